@@ -1,5 +1,5 @@
 /** POST /authz-info: a client names what it wants and gets a challenge for it (protocol.md "Challenge"). */
-import { encodeCbor } from '../cbor.ts'
+import { type CborEncodable, encodeCbor } from '../cbor.ts'
 import { decodeMessage, readBytes, readMap, readUint } from './fields.ts'
 import { Label } from './labels.ts'
 
@@ -51,7 +51,7 @@ export interface Challenge {
  */
 export function encodeChallenge(challenge: Challenge): Uint8Array {
   return encodeCbor(
-    new Map<number, unknown>([
+    new Map<number, CborEncodable>([
       [Label.exi, challenge.exi],
       [Label.kdcchallenge, challenge.kdcchallenge],
     ]),

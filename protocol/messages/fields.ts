@@ -2,7 +2,7 @@
  * Reading a decoded CBOR value strictly: each function returns the value as the type that the CDDL names, or throws
  * `message/malformed` with the place. Nothing is converted, nothing unknown is passed over.
  */
-import { decodeCbor } from '../cbor.ts'
+import { type CborEncodable, decodeCbor } from '../cbor.ts'
 import { IotchainError } from '../errors.ts'
 
 export function malformed(what: string): IotchainError {
@@ -69,7 +69,11 @@ export function optional<T>(value: unknown, read: (present: unknown) => T): T | 
   return value === undefined ? undefined : read(value)
 }
 
-/** `{a: 1}` → Map without the entries that are undefined, in a form that the CBOR encoder sorts. */
-export function mapOf<K>(entries: readonly (readonly [K, unknown])[]): Map<K, unknown> {
-  return new Map(entries.filter(([, value]) => value !== undefined))
+/** A map of the entries that are defined, for the CBOR encoder (which sorts them). */
+export function mapOf<K extends string | number>(
+  entries: readonly (readonly [K, CborEncodable | undefined])[],
+): Map<K, CborEncodable> {
+  const map = new Map<K, CborEncodable>()
+  for (const [key, value] of entries) if (value !== undefined) map.set(key, value)
+  return map
 }

@@ -36,7 +36,7 @@ const REQUEST_LABELS = [Label.scope, Label.clientCred, Label.clientCredVerify]
 export function encodeJoinRequest(request: JoinRequest): Uint8Array {
   const verify = request.clientCredVerify
   return encodeCbor(
-    mapOf([
+    mapOf<number>([
       [Label.scope, request.scope],
       [Label.clientCred, request.clientCred],
       [

@@ -3,6 +3,7 @@
  * "Challenge"). The channel binding ties it to one DTLS association, keyServer to one server, nonce to one attempt.
  */
 
+import type { CborEncodable } from '../cbor.ts'
 import { type Domain, domainSeparator, hashStruct, type StructType, typedDigest } from './eip712.ts'
 import { malformed, readArray, readBytes, readUint } from './fields.ts'
 
@@ -63,7 +64,7 @@ export function keyRequestDigest(domain: Domain, request: KeyRequest): Uint8Arra
  *                          issuedAt: uint, expiresAt: uint ], signature: bstr .size (65..4096) ]
  * ```
  */
-export function signedKeyRequestValue(signed: SignedKeyRequest): unknown[] {
+export function signedKeyRequestValue(signed: SignedKeyRequest): CborEncodable[] {
   const r = signed.request
   return [
     [r.client, r.device, r.claims, r.keyServer, r.channel, r.nonce, r.signKey, r.issuedAt, r.expiresAt],

@@ -1,7 +1,7 @@
 /** /ace-group/{gname}/nodes/{node}: what a member asks for after its join (RFC 9594 §4.8). */
 import { toHex } from '../bytes.ts'
 import { encodeCbor } from '../cbor.ts'
-import { decodeMessage, mapOf, optional, readBytes, readMap, readUint } from './fields.ts'
+import { decodeMessage, malformed, mapOf, optional, readBytes, readMap, readUint } from './fields.ts'
 import { readSessionKeys, type SessionKey } from './join.ts'
 import { Label, SD_SH } from './labels.ts'
 
@@ -68,6 +68,7 @@ export function encodeNodeKeys(n: NodeKeys): Uint8Array {
 /** @throws `message/malformed`, `cbor/…` */
 export function decodeNodeKeys(octets: Uint8Array): NodeKeys {
   const map = readMap<number>(decodeMessage(octets, 'node keys'), 'node keys', LABELS)
+  if (map.get(Label.gkty) !== SD_SH) throw malformed('the key server uses an unknown group key scheme')
   return {
     keys: optional(map.get(Label.key), readSessionKeys) ?? [],
     num: readUint(map.get(Label.num), 'num', 0xffffffff),

@@ -1,5 +1,5 @@
 /** group_policies(16): how a group works, told to every joiner and at /ace-group/{gname}/policies. */
-import { encodeCbor } from '../cbor.ts'
+import { type CborEncodable, encodeCbor } from '../cbor.ts'
 import { decodeMessage, malformed, readMap, readUint } from './fields.ts'
 import { Label } from './labels.ts'
 
@@ -30,8 +30,8 @@ const KNOWN = Object.values(Policy)
  *                    -70003 => epoch-seconds: uint, -70004 => max-age: uint, -70005 => confirmations: uint / "safe" / "finalized" }
  * ```
  */
-export function policiesValue(p: GroupPolicies): Map<number, unknown> {
-  return new Map<number, unknown>([
+export function policiesValue(p: GroupPolicies): Map<number, CborEncodable> {
+  return new Map<number, CborEncodable>([
     [Policy.interval, p.sessionSeconds],
     [Policy.delta, p.graceSeconds],
     [Policy.aead, p.aead],
