@@ -1,5 +1,5 @@
 /** Small files that are either the old or the new one after a power cut, never half of each. */
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { IotchainError } from '../protocol/errors.ts'
 
@@ -33,7 +33,7 @@ export function writeFileAtomic(path: string, content: string | Uint8Array, opti
     renameSync(temporary, path)
     syncFolder(dirname(path))
   } catch (cause) {
-    rmSync(temporary, { force: true })
+    removeQuietly(temporary)
     throw cannotWrite(path, cause)
   }
 }
@@ -66,6 +66,14 @@ export function syncFolder(path: string): void {
     fsyncSync(folder)
   } finally {
     closeSync(folder)
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch {
+    // It was never made: the fault that led here is the one to tell.
   }
 }
 

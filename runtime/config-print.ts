@@ -77,24 +77,22 @@ function printValue(name: string, setting: JsonSchema, indent: string, required:
       `${indent}${required ? '' : '# '}${name}: ${required ? '""  ' : ''}# ${typeOf(setting)}${required ? ', required' : ''}`,
     ]
   }
-  // An empty list by default is better told by its example.
   const commented = setting.default === undefined && !required
-  const shown = Array.isArray(value) && value.length === 0 && example !== undefined ? undefined : value
-  const body = stringify(
-    { [name]: shown ?? value },
-    { lineWidth: 0, flowCollectionPadding: true, collectionStyle: Array.isArray(value) ? 'any' : 'flow' },
-  )
-  const lines = body
-    .trimEnd()
-    .split('\n')
-    .map((line) => `${indent}${commented ? '# ' : ''}${line}`)
-  if (shown === undefined && example !== undefined) {
-    const more = stringify({ [name]: example }, { lineWidth: 0 })
-      .trimEnd()
-      .split('\n')
-    lines.push(...more.map((line) => `${indent}# ${line}`))
+  const lines = entry(name, value).map((line) => `${indent}${commented ? '# ' : ''}${line}`)
+  // An empty list by default is told by its example too.
+  if (Array.isArray(value) && value.length === 0 && example !== undefined) {
+    lines.push(...entry(name, example).map((line) => `${indent}# ${line}`))
   }
   return lines
+}
+
+/** `name: value` on one line; a list of maps with a line for each. */
+function entry(name: string, value: unknown): string[] {
+  const flow = (v: unknown): string => stringify(v, { collectionStyle: 'flow', lineWidth: 0 }).trimEnd()
+  if (Array.isArray(value) && value.some((v) => typeof v === 'object')) {
+    return [`${name}:`, ...value.map((v) => `  - ${flow(v)}`)]
+  }
+  return [`${name}: ${flow(value)}`]
 }
 
 function wrap(text: string, prefix: string): string[] {

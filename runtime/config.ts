@@ -48,7 +48,13 @@ export function parseConfig<S extends z.ZodType>(schema: S, text: string, name =
       if (typeof node.value === 'number' && /^0x[0-9a-f]{9,}$/i.test(node.source ?? '')) node.value = node.source
     },
   })
-  const result = schema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {})
+  let value: unknown
+  try {
+    value = document.toJS({ maxAliasCount: 100 }) ?? {}
+  } catch (cause) {
+    throw new IotchainError('config/bad-yaml', `${name}: ${(cause as Error).message}`, { cause })
+  }
+  const result = schema.safeParse(value)
   if (result.success) return result.data
   const faults = result.error.issues.flatMap((issue) => flatten(issue, []))
   const shown = faults.slice(0, 10).map(({ path, message, key }) => {

@@ -56,7 +56,9 @@ class LevelStore implements Store {
   async get(key: string): Promise<Uint8Array | undefined> {
     await this.#ready()
     try {
-      return await this.#database.get(key)
+      const value = await this.#database.get(key)
+      // LevelDB answers Buffers; callers compare and spread plain octets.
+      return value === undefined ? undefined : plainBytes(value)
     } catch (cause) {
       throw coded(cause, this.#directory)
     }
@@ -77,7 +79,12 @@ class LevelStore implements Store {
   async *range(range: StoreRange): AsyncIterable<[string, Uint8Array]> {
     await this.#ready()
     try {
-      yield* this.#database.iterator<string, Uint8Array>({ ...range, keyEncoding: 'utf8', valueEncoding: 'view' })
+      const iterator = this.#database.iterator<string, Uint8Array>({
+        ...range,
+        keyEncoding: 'utf8',
+        valueEncoding: 'view',
+      })
+      for await (const [key, value] of iterator) yield [key, plainBytes(value)]
     } catch (cause) {
       throw coded(cause, this.#directory)
     }
@@ -153,6 +160,10 @@ function coded(error: unknown, directory: string): IotchainError {
     cause: error,
     hint: denied ? 'check the owner and the mode of the folder' : 'check the disk and the state folder',
   })
+}
+
+function plainBytes(value: Uint8Array): Uint8Array {
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
 }
 
 function codeOf(error: Error): string {
