@@ -157,7 +157,8 @@ function scanSimple(bytes: Uint8Array, head: Head, canonical: boolean): number {
   if (head.minor >= 20 && head.minor <= 22) return head.next
   if (head.minor < 25) throw new IotchainError('cbor/unsupported', 'a CBOR simple value that is not used here')
   const view = new DataView(bytes.buffer, bytes.byteOffset + head.next - (1 << (head.minor - 24)))
-  const value = head.minor === 25 ? float16(view.getUint16(0)) : head.minor === 26 ? view.getFloat32(0) : view.getFloat64(0)
+  const value =
+    head.minor === 25 ? float16(view.getUint16(0)) : head.minor === 26 ? view.getFloat32(0) : view.getFloat64(0)
   if (!Number.isFinite(value)) throw new IotchainError('cbor/unsupported', 'NaN or infinity in CBOR')
   if (canonical) {
     if (Number.isSafeInteger(value)) throw notCanonical('a whole number as CBOR float')

@@ -14,6 +14,7 @@ export type CborKey = number | bigint | string | Uint8Array
 export type CborMap = Map<CborKey, CborValue>
 /** What decodeCbor returns. */
 export type CborValue = number | bigint | string | boolean | null | Uint8Array | CborValue[] | CborMap | Tagged
+
 /** What encodeCbor takes: as CborValue, read-only collections too. */
 export type CborEncodable =
   | number
@@ -68,9 +69,10 @@ const STRICT_DECODE_OPTIONS = { ...DECODE_OPTIONS, strict: true }
 
 /**
  * Deterministic CBOR (RFC 8949 §4.2.1): shortest integers, definite lengths, map keys in bytewise order.
+ * @param value numbers, bigints, strings, booleans, null, Uint8Array, arrays, Map and Tagged, nested as you like
  * @throws `cbor/unencodable` for undefined, NaN, infinities, integers that a number cannot hold, plain objects
  */
-export function encodeCbor(value: CborEncodable): Uint8Array {
+export function encodeCbor(value: unknown): Uint8Array {
   try {
     return encode(value, ENCODE_OPTIONS)
   } catch (cause) {

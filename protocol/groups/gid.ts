@@ -67,4 +67,3 @@ function memberId(kind: number, address: Uint8Array): Uint8Array {
   id.set(address, 1)
   return id
 }
-
