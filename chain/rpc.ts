@@ -117,11 +117,15 @@ export class JsonRpc {
       if (!response.ok && !text.startsWith('{') && !text.startsWith('[')) throw new Error(`HTTP ${response.status}`)
       return JSON.parse(text) as unknown
     } catch (cause) {
-      throw new IotchainError('chain/unreachable', `the Ethereum node at ${this.name} does not answer (${why(cause)})`, {
-        hint: 'Start the node, or set rpcUrl to one that runs.',
-        cause,
-        retryAfterSeconds: 5,
-      })
+      throw new IotchainError(
+        'chain/unreachable',
+        `the Ethereum node at ${this.name} does not answer (${why(cause)})`,
+        {
+          hint: 'Start the node, or set rpcUrl to one that runs.',
+          cause,
+          retryAfterSeconds: 5,
+        },
+      )
     }
   }
 }
