@@ -26,7 +26,7 @@ contract AccessToken is IAccessToken, AccessControl, ReentrancyGuard {
     bytes32 public constant AUTHORIZATION_SERVER = keccak256("AUTHORIZATION_SERVER");
     uint32 public constant NO_OFFER = type(uint32).max;
     bytes32 public constant TOKEN_REQUEST_TYPE = keccak256(
-        "TokenRequest(address client,uint32 offer,uint64 ttl,bytes proof,uint256 nonce,uint256 deadline)"
+        "TokenRequest(address client,uint256 offer,uint64 ttl,bytes32 proofHash,uint256 nonce,uint256 deadline)"
     );
 
     event OfferSet(

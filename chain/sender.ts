@@ -1,0 +1,299 @@
+/**
+ * Sends transactions of one account: estimates, prices, signs, sends, follows each until it is as deep as asked, and
+ * sends it again if a reorg or a restarted node lost it. One at a time in each process; a nonce that another process
+ * took meanwhile is taken anew.
+ */
+import { IotchainError } from '../protocol/errors.ts'
+import type { Address } from '../protocol/messages/address.ts'
+import { keccak256 } from './account.ts'
+import { revertError } from './revert.ts'
+import { type JsonRpc, RpcError } from './rpc.ts'
+import type { Hex } from './types.ts'
+import type { Account, UnsignedTransaction } from './wallet.ts'
+
+/** A transaction to be, in words and octets. */
+export interface Intent {
+  /** What it does, for progress and errors: "grant of 0x12… at device 0x34…" */
+  readonly what: string
+  /** undefined: creates a contract */
+  readonly to: Address | undefined
+  readonly data: Hex
+  readonly value?: bigint
+}
+
+export interface Quote {
+  readonly gas: bigint
+  /** wei per gas that is paid at most */
+  readonly gasPrice: bigint
+  /** wei, at most: gas × gasPrice + value */
+  readonly total: bigint
+  readonly balance: bigint
+}
+
+export type SendProgress =
+  | { readonly phase: 'priced'; readonly quote: Quote }
+  | { readonly phase: 'sent'; readonly hash: Hex }
+  | {
+      readonly phase: 'confirming'
+      readonly hash: Hex
+      readonly block: number
+      readonly depth: number
+      readonly of: number
+    }
+
+export interface SendOptions {
+  /** Blocks on top of the transaction's own before it is done; default 0: mined. */
+  readonly confirmations?: number
+  readonly onProgress?: (progress: SendProgress) => void
+  readonly signal?: AbortSignal
+}
+
+export interface Receipt {
+  readonly hash: Hex
+  readonly block: number
+  readonly gasUsed: bigint
+  /** wei */
+  readonly fee: bigint
+  /** of a transaction that created a contract */
+  readonly contract: Address | undefined
+}
+
+export interface TransactionSenderOptions {
+  readonly rpc: JsonRpc
+  readonly chainId: number
+  readonly account: Account
+  /** How long a transaction may take to be mined before that is an error; default 300. */
+  readonly patienceSeconds?: number
+  /** Pause between looks at a pending transaction; default 500. */
+  readonly pollMs?: number
+}
+
+interface RawReceipt {
+  readonly status?: Hex
+  readonly blockNumber: Hex
+  readonly gasUsed: Hex
+  readonly effectiveGasPrice?: Hex
+  readonly contractAddress?: string | null
+}
+
+export class TransactionSender {
+  readonly account: Account
+  readonly rpc: JsonRpc
+  readonly chainId: number
+  readonly #patienceMs: number
+  readonly #pollMs: number
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(options: TransactionSenderOptions) {
+    this.account = options.account
+    this.rpc = options.rpc
+    this.chainId = options.chainId
+    this.#patienceMs = (options.patienceSeconds ?? 300) * 1000
+    this.#pollMs = options.pollMs ?? 500
+  }
+
+  /** What it would cost now, after a trial run on the newest state. @throws `chain/reverted`, `chain/no-funds` */
+  async quote(intent: Intent): Promise<Quote> {
+    const { quote } = await this.#prepare(intent)
+    return quote
+  }
+
+  /**
+   * Sends and follows a transaction.
+   *
+   * @throws `chain/reverted` with the contract's reason, `chain/no-funds`, `chain/wrong-chain`, `chain/not-mined`,
+   *   `chain/unreachable`
+   */
+  async send(intent: Intent, options: SendOptions = {}): Promise<Receipt> {
+    const sent = await this.#inTurn(() => this.#submit(intent, options))
+    return this.#follow(intent, sent.raw, sent.hash, options)
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work, work)
+    this.#turn = mine.catch(() => undefined)
+    return mine
+  }
+
+  async #prepare(intent: Intent): Promise<{ unsigned: UnsignedTransaction; quote: Quote }> {
+    const { rpc, account, chainId } = this
+    const { to, data, value = 0n } = intent
+    const call = { from: account.address, ...(to === undefined ? {} : { to }), data, value: quantity(value) }
+    const [chain, nonce, balance, block] = await Promise.all([
+      rpc.call<Hex>('eth_chainId'),
+      rpc.call<Hex>('eth_getTransactionCount', [account.address, 'pending']),
+      rpc.call<Hex>('eth_getBalance', [account.address, 'latest']),
+      rpc.call<{ baseFeePerGas?: Hex }>('eth_getBlockByNumber', ['latest', false]),
+    ])
+    if (Number(chain) !== chainId) {
+      throw new IotchainError(
+        'chain/wrong-chain',
+        `the node at ${rpc.name} is on chain ${Number(chain)}, not on ${chainId}`,
+        {
+          hint: 'Point rpcUrl at a node of the right network, or correct chainId.',
+        },
+      )
+    }
+    const fees = await this.#fees(block.baseFeePerGas)
+    const estimate = await rpc.call<Hex>('eth_estimateGas', [call]).catch((error: unknown) => {
+      throw refused(intent, error, account.address, BigInt(balance))
+    })
+    // estimates of calls that pass on a fixed amount of gas come out low by up to 1/63
+    const gasLimit = (BigInt(estimate) * 21n) / 20n
+    const gasPrice = fees.maxFeePerGas ?? fees.gasPrice ?? 0n
+    const quote = { gas: gasLimit, gasPrice, total: gasLimit * gasPrice + value, balance: BigInt(balance) }
+    if (quote.total > quote.balance) throw noFunds(intent, account.address, quote.balance, quote.total)
+    const unsigned = { chainId, nonce: Number(nonce), to: to ?? null, data, value, gasLimit, ...fees }
+    return { unsigned, quote }
+  }
+
+  async #fees(
+    baseFee: Hex | undefined,
+  ): Promise<Pick<UnsignedTransaction, 'maxFeePerGas' | 'maxPriorityFeePerGas' | 'gasPrice'>> {
+    if (baseFee === undefined) return { gasPrice: BigInt(await this.rpc.call<Hex>('eth_gasPrice')) }
+    const tip = await this.rpc.call<Hex>('eth_maxPriorityFeePerGas').catch((error: unknown) => {
+      if (error instanceof RpcError) return '0x1' as Hex
+      throw error
+    })
+    // room for six full blocks in a row, each of which may raise the base fee by an eighth
+    return { maxPriorityFeePerGas: BigInt(tip), maxFeePerGas: 2n * BigInt(baseFee) + BigInt(tip) }
+  }
+
+  async #submit(intent: Intent, options: SendOptions): Promise<{ raw: Hex; hash: Hex }> {
+    for (let attempt = 1; ; attempt++) {
+      options.signal?.throwIfAborted()
+      const { unsigned, quote } = await this.#prepare(intent)
+      options.onProgress?.({ phase: 'priced', quote })
+      const raw = await this.account.signTransaction(unsigned)
+      const hash = keccak256(raw)
+      try {
+        await this.rpc.call<Hex>('eth_sendRawTransaction', [raw])
+      } catch (error) {
+        if (error instanceof RpcError && NONCE_TAKEN.test(error.message) && attempt < 4) continue
+        if (!(error instanceof RpcError && KNOWN.test(error.message)))
+          throw refused(intent, error, this.account.address, quote.balance)
+      }
+      options.onProgress?.({ phase: 'sent', hash })
+      return { raw, hash }
+    }
+  }
+
+  async #follow(intent: Intent, raw: Hex, hash: Hex, options: SendOptions): Promise<Receipt> {
+    const of = options.confirmations ?? 0
+    let waited = 0
+    let lastDepth = -1
+    for (let look = 1; ; look++) {
+      options.signal?.throwIfAborted()
+      const found = await this.#look(hash)
+      if (found === undefined) {
+        waited += this.#pollMs
+        lastDepth = -1
+        // a reorg or a restart may have lost it; sending it again is harmless
+        if (look % 20 === 0) await this.rpc.call('eth_sendRawTransaction', [raw]).catch(() => undefined)
+        if (waited > this.#patienceMs) throw notMined(intent, hash, this.#patienceMs)
+      } else {
+        const { receipt, depth } = found
+        if (receipt.status === '0x0') throw await this.#failure(intent, receipt)
+        if (depth !== lastDepth) {
+          options.onProgress?.({
+            phase: 'confirming',
+            hash,
+            block: Number(receipt.blockNumber),
+            depth: Math.min(depth, of),
+            of,
+          })
+        }
+        lastDepth = depth
+        if (depth >= of) return toReceipt(hash, receipt)
+      }
+      await pause(this.#pollMs, options.signal)
+    }
+  }
+
+  /** The receipt and how many blocks stand on it; undefined while there is none or the node is away. */
+  async #look(hash: Hex): Promise<{ receipt: RawReceipt; depth: number } | undefined> {
+    try {
+      const [receipt, height] = await Promise.all([
+        this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash]),
+        this.rpc.call<Hex>('eth_blockNumber'),
+      ])
+      return receipt === null
+        ? undefined
+        : { receipt, depth: Math.max(0, Number(height) - Number(receipt.blockNumber)) }
+    } catch (error) {
+      if (error instanceof IotchainError && (error.code === 'chain/unreachable' || error.code === 'chain/rpc'))
+        return undefined
+      throw error
+    }
+  }
+
+  /** Runs a mined failure again on the state it met, to learn the reason. */
+  async #failure(intent: Intent, receipt: RawReceipt): Promise<IotchainError> {
+    const { to, data, value = 0n } = intent
+    const call = { from: this.account.address, ...(to === undefined ? {} : { to }), data, value: quantity(value) }
+    try {
+      await this.rpc.call('eth_call', [call, receipt.blockNumber])
+    } catch (error) {
+      if (error instanceof RpcError) return revertError(intent.what, error)
+    }
+    return revertError(intent.what, undefined)
+  }
+}
+
+const NONCE_TAKEN = /nonce too low|replacement transaction underpriced|nonce has already been used/i
+const KNOWN = /already known|already imported|known transaction/i
+const quantity = (value: bigint): Hex => `0x${value.toString(16)}`
+
+function toReceipt(hash: Hex, r: RawReceipt): Receipt {
+  const gasUsed = BigInt(r.gasUsed)
+  return {
+    hash,
+    block: Number(r.blockNumber),
+    gasUsed,
+    fee: gasUsed * BigInt(r.effectiveGasPrice ?? '0x0'),
+    contract: typeof r.contractAddress === 'string' ? (r.contractAddress.toLowerCase() as Address) : undefined,
+  }
+}
+
+function refused(intent: Intent, error: unknown, from: Address, balance: bigint): unknown {
+  if (!(error instanceof RpcError)) return error
+  if (
+    /insufficient funds|insufficient balance|exceeds allowance|gas required exceeds/i.test(error.message) &&
+    error.data === undefined
+  ) {
+    return noFunds(intent, from, balance, undefined)
+  }
+  if (error.data !== undefined || /revert/i.test(error.message)) return revertError(intent.what, error)
+  return error
+}
+
+function noFunds(intent: Intent, from: Address, balance: bigint, total: bigint | undefined): IotchainError {
+  const needs = total === undefined ? 'more than that' : `up to ${total} wei`
+  return new IotchainError('chain/no-funds', `${from} owns ${balance} wei, but the ${intent.what} costs ${needs}`, {
+    hint: `Send some ether of this chain to ${from}, or use a funded key.`,
+  })
+}
+
+function notMined(intent: Intent, hash: Hex, patienceMs: number): IotchainError {
+  return new IotchainError(
+    'chain/not-mined',
+    `the ${intent.what} was not mined within ${patienceMs / 1000} s (${hash})`,
+    {
+      hint: 'Is the chain producing blocks, and is the fee high enough? The same command again continues where this one stopped.',
+    },
+  )
+}
+
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      clearTimeout(timer)
+      reject(signal?.reason)
+    }
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', onAbort)
+      resolve()
+    }, ms)
+    signal?.addEventListener('abort', onAbort, { once: true })
+  })
+}
