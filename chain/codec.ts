@@ -13,7 +13,7 @@ import { type FunctionFragment, Interface, type InterfaceAbi, type ParamType } f
 import { IotchainError } from '../protocol/errors.ts'
 import type { Hex } from './types.ts'
 
-type Names<A extends Abi> = ExtractAbiFunctionNames<A, AbiStateMutability>
+export type Names<A extends Abi> = ExtractAbiFunctionNames<A, AbiStateMutability>
 export type CallArgs<A extends Abi, N extends Names<A>> = AbiParametersToPrimitiveTypes<
   ExtractAbiFunction<A, N>['inputs'],
   'inputs'

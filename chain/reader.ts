@@ -3,14 +3,16 @@
  * never at an old height: IoTChain §III-C. A head is handed out only while the node is fit to be believed.
  */
 
+import type { Abi } from 'abitype'
 import { fromHex, toHex } from '../protocol/bytes.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import type { deviceRegistryAbi } from './abi.ts'
 import { keccak256, recoverAddress } from './account.ts'
-import type { Answer } from './codec.ts'
+import type { Answer, CallArgs, Codec, Names } from './codec.ts'
 import { deviceRegistry } from './contracts.ts'
 import { HeadSource } from './head.ts'
+import { revertError } from './revert.ts'
 import { type JsonRpc, RpcError } from './rpc.ts'
 import { decodeTokensOf, encodeTokensOf } from './token-codec.ts'
 import type { Confirmations, DeviceEntry, Head, Hex, Token } from './types.ts'
@@ -112,6 +114,20 @@ export class ChainReader implements ChainView {
         if (!isIotchainError(error) || error.code !== 'chain/reorged' || attempt === 3) throw error
       }
     }
+  }
+
+  /** One function of one contract at `head`. @throws `chain/bad-answer`, `chain/reverted`, `chain/reorged` */
+  async read<const A extends Abi, N extends Names<A>>(
+    codec: Codec<A>,
+    to: Address,
+    name: N,
+    args: CallArgs<A, N>,
+    head: Head,
+  ): Promise<Answer<A, N>> {
+    const data = await this.call(to, codec.encode(name, args), head).catch((error: unknown) => {
+      throw error instanceof RpcError && error.data !== undefined ? revertError(`reading ${name}`, error) : error
+    })
+    return codec.decode(name, data, (args as readonly unknown[]).length)
   }
 
   /** eth_call pinned to a block. @throws `chain/reorged`, `chain/unreachable`, `RpcError` */
