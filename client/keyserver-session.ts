@@ -4,7 +4,7 @@
  */
 
 import { suite } from '#crypto'
-import { concat, fromHex, toHex } from '../protocol/bytes.ts'
+import { concat, toHex } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { coseKeyEd25519, thumbprintOf } from '../protocol/cose/key.ts'
 import { IotchainError } from '../protocol/errors.ts'
@@ -12,10 +12,9 @@ import { clientMemberId, gname, toGid } from '../protocol/groups/gid.ts'
 import { type Address, addressBytes } from '../protocol/messages/address.ts'
 import { decodeChallenge, encodeAuthzRequest } from '../protocol/messages/authz.ts'
 import { claimsOfBits } from '../protocol/messages/claims.ts'
-import { DOMAIN_NAME, DOMAIN_VERSION } from '../protocol/messages/eip712.ts'
 import { decodeCreds, decodeKdcCred } from '../protocol/messages/group-info.ts'
 import { decodeJoinResponse, encodeJoinRequest, type JoinResponse } from '../protocol/messages/join.ts'
-import { KEY_REQUEST, type KeyRequest, keyRequestDigest, NO_SIGN_KEY } from '../protocol/messages/key-request.ts'
+import { KEY_REQUEST, type KeyRequest, NO_SIGN_KEY } from '../protocol/messages/key-request.ts'
 import { ACE_GROUPCOMM } from '../protocol/messages/labels.ts'
 import { decodeNodeKeys, type NodeKeys, nodeName } from '../protocol/messages/node.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
@@ -184,17 +183,8 @@ export class KeyServerSession {
       issuedAt,
       expiresAt: issuedAt + REQUEST_SECONDS,
     }
-    const signature = await wish.signer.sign({
-      digest: keyRequestDigest({ chainId: this.#chain.chainId, registry: fromHex(this.#chain.registry) }, request),
-      domain: {
-        name: DOMAIN_NAME,
-        version: DOMAIN_VERSION,
-        chainId: this.#chain.chainId,
-        verifyingContract: this.#chain.registry,
-      },
-      struct: KEY_REQUEST,
-      values: { ...request },
-    })
+    const domain = { chainId: this.#chain.chainId, registry: addressBytes(this.#chain.registry) }
+    const signature = await wish.signer.signStruct(domain, KEY_REQUEST, { ...request })
     return { request, signature }
   }
 }

@@ -1,0 +1,170 @@
+/**
+ * What a client keeps across restarts: its memberships with their secret keys, the newest object accepted of each
+ * resource, and how far its own sequence numbers are used up. Several commands may share the folder, so that every
+ * write looks at what stands there first: nothing ever goes back.
+ */
+import { compareBytes, equalBytes, toHex } from '../protocol/bytes.ts'
+import { gname, toGid } from '../protocol/groups/gid.ts'
+import type { MemberState } from '../protocol/groups/scheme.ts'
+import type { Address } from '../protocol/messages/address.ts'
+import type { GroupPolicies } from '../protocol/messages/policies.ts'
+import type { ResourcePath } from '../protocol/objects/aad.ts'
+import type { Accepted } from '../protocol/objects/judge.ts'
+import { decodeRecord, encodeRecord } from '../store/records.ts'
+import { prefixRange, type Store } from '../store/store.ts'
+import type { SeenStore } from './open.ts'
+import { SharedStore } from './shared-store.ts'
+
+/** Everything that makes a Membership again. Secret. */
+export interface MembershipRecord {
+  readonly version: 1
+  readonly client: Address
+  readonly device: Address
+  readonly bit: number
+  readonly gid: Uint8Array
+  readonly chainId: number
+  readonly registry: Address
+  readonly keyServer: { readonly uri: string; readonly spki: Uint8Array }
+  /** Encoded COSE_Key of the key server. */
+  readonly kdcCred: Uint8Array
+  /** Where broadcasts are observed, plain CoAP. */
+  readonly broadcasts: string
+  readonly policies: GroupPolicies
+  readonly credentials: readonly Uint8Array[]
+  readonly member: MemberState
+  /** Command clients: the Sender ID, and the seed of the Ed25519 key that signs commands. */
+  readonly senderId?: Uint8Array | undefined
+  readonly commandSeed?: Uint8Array | undefined
+  /** unix seconds */
+  readonly joinedAt: number
+}
+
+interface SeenRecord extends Accepted {
+  readonly path: readonly string[]
+  /** ETags of the last ones accepted, newest last. */
+  readonly recent: readonly Uint8Array[]
+}
+
+const MAX_RECENT = 64
+const MAX_PATHS = 256
+
+export class ClientState implements SeenStore {
+  readonly #store: Store
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  /** @param client only those of this address */
+  async memberships(client?: Address): Promise<MembershipRecord[]> {
+    const out: MembershipRecord[] = []
+    for await (const [, value] of this.#store.range(prefixRange('member '))) {
+      const record = decodeRecord<MembershipRecord>(value)
+      if (client === undefined || record.client === client) out.push(record)
+    }
+    return out
+  }
+
+  async membership(client: Address, gid: Uint8Array): Promise<MembershipRecord | undefined> {
+    const value = await this.#store.get(memberKey(client, gid))
+    return value === undefined ? undefined : decodeRecord<MembershipRecord>(value)
+  }
+
+  /** Keeps a membership; what another command has learnt meanwhile is not lost. */
+  saveMembership(record: MembershipRecord): Promise<void> {
+    const key = memberKey(record.client, record.gid)
+    return this.#exclusively(async (store) => {
+      const value = await store.get(key)
+      const stored = value === undefined ? undefined : decodeRecord<MembershipRecord>(value)
+      const kept = stored === undefined ? record : { ...record, member: merged(stored.member, record.member) }
+      await store.batch([{ type: 'put', key, value: encodeRecord(kept) }], { sync: true })
+    })
+  }
+
+  async removeMembership(client: Address, gid: Uint8Array): Promise<void> {
+    await this.#store.batch([{ type: 'del', key: memberKey(client, gid) }], { sync: true })
+  }
+
+  async accepted(device: Address, path: ResourcePath): Promise<Accepted | undefined> {
+    return this.#seen(this.#store, device, path)
+  }
+
+  async wasAccepted(device: Address, path: ResourcePath, etag: Uint8Array): Promise<boolean> {
+    const record = await this.#seen(this.#store, device, path)
+    return record?.recent.some((e) => equalBytes(e, etag)) ?? false
+  }
+
+  accept(device: Address, path: ResourcePath, accepted: Accepted): Promise<void> {
+    return this.#exclusively(async (store) => {
+      const before = await this.#seen(store, device, path)
+      if (before !== undefined && equalBytes(before.etag, accepted.etag)) return
+      // Another command may have accepted a later one of the same incarnation since the decision was made.
+      if (before !== undefined && compareBytes(before.sid, accepted.sid) === 0 && before.seq > accepted.seq) return
+      const recent = [...(before?.recent ?? []), accepted.etag].slice(-MAX_RECENT)
+      const { sid, seq, etag } = accepted
+      const record: SeenRecord = { sid, seq, etag, path: [...path], recent }
+      await store.batch([{ type: 'put', key: seenKey(device, path), value: encodeRecord(record) }])
+    })
+  }
+
+  async paths(device: Address): Promise<readonly ResourcePath[]> {
+    const out: ResourcePath[] = []
+    for await (const [, value] of this.#store.range({ ...prefixRange(`seen ${device} `), limit: MAX_PATHS })) {
+      out.push(decodeRecord<SeenRecord>(value).path)
+    }
+    return out
+  }
+
+  /** The first sequence number of this Sender ID that was not reserved; 0 at first. */
+  async sequenceLimit(gid: Uint8Array, sid: Uint8Array): Promise<number> {
+    const value = await this.#store.get(sequenceKey(gid, sid))
+    return value === undefined ? 0 : decodeRecord<number>(value)
+  }
+
+  /** Durable when it resolves; a limit never goes back. @returns the limit that stands, which another command may have raised */
+  reserveSequence(gid: Uint8Array, sid: Uint8Array, from: number, count: number): Promise<number> {
+    return this.#exclusively(async (store) => {
+      const key = sequenceKey(gid, sid)
+      const value = await store.get(key)
+      const first = Math.max(from, value === undefined ? 0 : decodeRecord<number>(value))
+      await store.batch([{ type: 'put', key, value: encodeRecord(first + count) }], { sync: true })
+      return first
+    })
+  }
+
+  async #seen(store: Store, device: Address, path: ResourcePath): Promise<SeenRecord | undefined> {
+    const value = await store.get(seenKey(device, path))
+    return value === undefined ? undefined : decodeRecord<SeenRecord>(value)
+  }
+
+  #exclusively<T>(work: (store: Store) => Promise<T>): Promise<T> {
+    if (this.#store instanceof SharedStore) return this.#store.exclusively(work)
+    const result = this.#turn.then(() => work(this.#store))
+    this.#turn = result.catch(() => undefined)
+    return result
+  }
+}
+
+/** What both know of the sessions; where they hold a personal key of the same epoch, `own` has the later one. */
+function merged(stored: MemberState, own: MemberState): MemberState {
+  const ahead = stored.session > own.session ? stored : own
+  const personals = [
+    ...own.personals,
+    ...stored.personals.filter((p) => !own.personals.some((q) => q.epoch === p.epoch)),
+  ]
+  const keys = [...own.keys, ...stored.keys.filter((k) => !own.keys.some((q) => q.session === k.session))]
+  return { ...ahead, used: Math.max(stored.used, own.used), personals, keys }
+}
+
+function memberKey(client: Address, gid: Uint8Array): string {
+  return `member ${client} ${gname(toGid(gid))}`
+}
+
+function seenKey(device: Address, path: ResourcePath): string {
+  return `seen ${device} ${JSON.stringify(path)}`
+}
+
+function sequenceKey(gid: Uint8Array, sid: Uint8Array): string {
+  return `seq ${gname(toGid(gid))} ${toHex(sid)}`
+}
