@@ -1,0 +1,186 @@
+/**
+ * Signed credentials (CWT): which key and which Sender IDs are a device's, or a commanding client's. Renewed at half
+ * of their life, so that neighbours overlap; kept as long as the broadcasts of their time.
+ */
+
+import { toHex } from '../protocol/bytes.ts'
+import { encodeCbor } from '../protocol/cbor.ts'
+import type { Clock } from '../protocol/clock.ts'
+import { publicKeyOf } from '../protocol/cose/key.ts'
+import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
+import type { Address } from '../protocol/messages/address.ts'
+import { CREDENTIAL_SECONDS, issueCredential } from '../protocol/objects/credential.ts'
+import type { StoreOperation } from '../store/store.ts'
+import { type CredentialRecord, del, Key, putRecord, type SenderIdRecord, type Storage } from './storage.ts'
+
+/** Sender IDs named beside those inside the retention time. */
+const SENDER_IDS = 16
+/** Octets of credentials in one reply: a message has at most 64 KiB. */
+const REPLY_OCTETS = 48 * 1024
+
+export interface CredentialSubject {
+  /** the device whose group it is for: also the folder of the store */
+  readonly device: Address
+  /** the device itself, or a client that commands it */
+  readonly subject: Address
+  readonly role?: 'w' | undefined
+  /** encoded COSE_Key */
+  readonly coseKey: Uint8Array
+  readonly senderIds: Readonly<Record<string, readonly SenderIdRecord[]>>
+  /** unix seconds: not valid beyond this */
+  readonly until?: number | undefined
+}
+
+export interface CredentialsOptions {
+  readonly suite: CryptoSuite
+  readonly signingKey: SigningKey
+  readonly storage: Storage
+  readonly clock: Clock
+  /** iss */
+  readonly issuer: string
+  /** How long expired credentials are kept, seconds: the life of the archive. */
+  readonly retentionSeconds: number
+}
+
+export class Credentials {
+  readonly #o: CredentialsOptions
+  /** device → subject → credentials that have not expired, oldest first */
+  readonly #live = new Map<Address, Map<Address, CredentialRecord[]>>()
+
+  constructor(options: CredentialsOptions) {
+    this.#o = options
+  }
+
+  async load(): Promise<void> {
+    const now = this.#now()
+    for await (const [key, record] of this.#o.storage.records<CredentialRecord>('cred/')) {
+      const [, device, subject] = key.split('/') as [string, Address, Address]
+      if (record.exp > now) this.#list(device, subject).push(record)
+    }
+  }
+
+  /** The operation that writes a new credential if one is due; adopt it after the commit. */
+  prepare(subject: CredentialSubject): { operation: StoreOperation; adopt: () => void } | undefined {
+    const now = this.#now()
+    const groups = this.#groupsOf(subject.senderIds, now)
+    if (groups.size === 0) return undefined
+    const exp = Math.min(now + CREDENTIAL_SECONDS, subject.until ?? Number.MAX_SAFE_INTEGER)
+    if (exp <= now) return undefined
+    const content = toHex(
+      this.#o.suite.sha256(
+        encodeCbor([
+          subject.coseKey,
+          subject.role ?? '',
+          [...groups].map(([g, s]) => [g, s.map((x) => [x.sid, x.from])]),
+        ]),
+      ),
+    )
+    const newest = this.#list(subject.device, subject.subject).at(-1)
+    if (newest !== undefined && newest.content === content && now < newest.iat + (newest.exp - newest.iat) / 2) {
+      if (subject.until === undefined || subject.until >= newest.exp) return undefined
+    }
+    const bytes = issueCredential(
+      this.#o.suite,
+      {
+        issuer: this.#o.issuer,
+        subject: subject.subject,
+        role: subject.role,
+        iat: now,
+        exp,
+        publicKey: publicKeyOf(subject.coseKey),
+        groups,
+      },
+      this.#o.signingKey,
+    )
+    const senderIds: Record<string, Uint8Array> = {}
+    for (const [name, grants] of groups) senderIds[name] = (grants.at(-1) as SenderIdRecord).sid
+    const record: CredentialRecord = { bytes, iat: now, exp, senderIds, content, role: subject.role }
+    return {
+      operation: putRecord(Key.credential(subject.device, subject.subject, now), record),
+      adopt: () => {
+        const list = this.#list(subject.device, subject.subject)
+        if (list.at(-1)?.iat === now) list.pop()
+        list.push(record)
+      },
+    }
+  }
+
+  /** Credentials of a group that have not expired: the device's, and on request those of its commanders. */
+  list(device: Address, group: string, withClients: boolean): CredentialRecord[] {
+    const now = this.#now()
+    const found: CredentialRecord[] = []
+    for (const records of this.#live.get(device)?.values() ?? []) {
+      while (records[0] !== undefined && records[0].exp <= now) records.shift()
+      for (const record of records) {
+        if (group in record.senderIds && (withClients || record.role === undefined)) found.push(record)
+      }
+    }
+    return capped(found)
+  }
+
+  /** The newest credential of one subject, if it is good now. */
+  newest(device: Address, subject: Address, group: string): Uint8Array | undefined {
+    const record = this.#live.get(device)?.get(subject)?.at(-1)
+    return record !== undefined && record.exp > this.#now() && group in record.senderIds ? record.bytes : undefined
+  }
+
+  /** Credentials of the device that held at a moment of the past. */
+  async listAt(device: Address, group: string, at: number): Promise<CredentialRecord[]> {
+    const found: CredentialRecord[] = []
+    for await (const [, record] of this.#o.storage.records<CredentialRecord>(`cred/${device}/${device}/`)) {
+      if (record.iat <= at && at < record.exp && group in record.senderIds) found.push(record)
+    }
+    return capped(found)
+  }
+
+  /** Drops what nobody can need any more. */
+  async prune(): Promise<void> {
+    const before = this.#now() - this.#o.retentionSeconds
+    const operations: StoreOperation[] = []
+    for await (const [key, record] of this.#o.storage.records<CredentialRecord>('cred/')) {
+      if (record.exp < before) operations.push(del(key))
+    }
+    if (operations.length > 0) await this.#o.storage.commit(operations)
+  }
+
+  #groupsOf(senderIds: CredentialSubject['senderIds'], now: number): Map<string, readonly SenderIdRecord[]> {
+    const kept = new Map<string, readonly SenderIdRecord[]>()
+    for (const [name, all] of Object.entries(senderIds)) {
+      // A Sender ID that was followed by another inside the retention time may have sealed objects in it.
+      const first = all.findIndex((_, i) => (all[i + 1]?.from ?? now) >= now - this.#o.retentionSeconds)
+      const start = Math.min(first < 0 ? all.length : first, Math.max(0, all.length - SENDER_IDS))
+      if (all.length > 0) kept.set(name, all.slice(start))
+    }
+    return new Map([...kept].sort(([a], [b]) => (a < b ? -1 : 1)))
+  }
+
+  #list(device: Address, subject: Address): CredentialRecord[] {
+    let subjects = this.#live.get(device)
+    if (subjects === undefined) {
+      subjects = new Map()
+      this.#live.set(device, subjects)
+    }
+    let list = subjects.get(subject)
+    if (list === undefined) {
+      list = []
+      subjects.set(subject, list)
+    }
+    return list
+  }
+
+  #now(): number {
+    return Math.floor(this.#o.clock.nowMs() / 1000)
+  }
+}
+
+/** The newest ones that fit into one message, oldest first. */
+function capped(records: CredentialRecord[]): CredentialRecord[] {
+  let room = REPLY_OCTETS
+  const kept: CredentialRecord[] = []
+  for (const record of [...records].sort((a, b) => b.iat - a.iat)) {
+    room -= record.bytes.length
+    if (room < 0) break
+    kept.unshift(record)
+  }
+  return kept
+}

@@ -1,0 +1,262 @@
+/**
+ * Makes sessions: re-reads the members, rolls the key trees, makes B_{p+1}, commits, publishes. One loop for all
+ * groups; its time is the injected clock, so that tests drive it by `tick`.
+ */
+import type { Clock } from '../protocol/clock.ts'
+import { isIotchainError } from '../protocol/errors.ts'
+import type { GroupManager } from '../protocol/groups/scheme.ts'
+import type { Logger } from '../runtime/log.ts'
+import { type Enforcement, isChainAway } from './enforcement.ts'
+import type { Group } from './group.ts'
+import type { Readings } from './readings.ts'
+import type { Roster } from './roster.ts'
+import { planSession, type SessionPlan } from './schedule.ts'
+import { Key, putRecord } from './storage.ts'
+
+/** Longest sleep of the loop: a clock that was set is noticed within this. */
+const MAX_SLEEP_MS = 1000
+/** A group whose broadcast could not be made (disk full) is tried again after this. */
+const RETRY_MS = 1000
+/** Broadcasts made at once. */
+const WIDTH = 8
+
+export interface SessionsOptions {
+  readonly roster: Roster
+  readonly enforcement: Enforcement
+  readonly readings: Readings
+  readonly clock: Clock
+  readonly log: Logger
+  readonly strictExpiry: boolean
+  /** Longest wait for the chain before a broadcast, ms; then the last reading is used. */
+  readonly readLimitMs: number
+}
+
+interface Pace {
+  urgent: boolean
+  /** monotonic ms before which the group is left alone */
+  notBeforeMs: number
+  running: Promise<void> | undefined
+}
+
+export class Sessions {
+  readonly #o: SessionsOptions
+  readonly #paces = new WeakMap<Group, Pace>()
+  #wake: (() => void) | undefined
+  #loop: Promise<void> | undefined
+  #stopped = false
+
+  constructor(options: SessionsOptions) {
+    this.#o = options
+  }
+
+  start(): void {
+    this.#loop = this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#wake?.()
+    await this.#loop
+  }
+
+  /** Asks for a session as early as the minimum session allows. */
+  hurry(groups: Iterable<Group>): void {
+    for (const group of groups) this.#pace(group).urgent = true
+    this.#wake?.()
+  }
+
+  /** Makes the loop look again: a group is new, or has members again. */
+  wake(): void {
+    this.#wake?.()
+  }
+
+  /** Makes all broadcasts that are due. @returns ms until the next one is, at most `MAX_SLEEP_MS` */
+  async tick(): Promise<number> {
+    const due: Group[] = []
+    for (const group of this.#o.roster.groups.values()) {
+      if (this.#isDue(group)) due.push(group)
+    }
+    for (let at = 0; at < due.length; at += WIDTH) {
+      await Promise.all(due.slice(at, at + WIDTH).map((group) => this.renew(group)))
+    }
+    return this.#sleepMs()
+  }
+
+  /**
+   * A running session for a joiner: makes one if the newest has ended, or there is none.
+   * @throws `store/…`, `group/…` if none can be made
+   */
+  async ensureRunning(group: Group): Promise<void> {
+    const nowSeconds = this.#nowSeconds()
+    if (group.newest !== undefined && group.newest.exp > nowSeconds) return
+    if (hasMembers(group)) await this.#reread(group)
+    await this.#broadcast(group)
+  }
+
+  /** One broadcast of one group, if it is (still) due. Never throws: a fault is logged and tried again. */
+  renew(group: Group): Promise<void> {
+    const pace = this.#pace(group)
+    pace.running ??= this.#renew(group, pace).finally(() => {
+      pace.running = undefined
+    })
+    return pace.running
+  }
+
+  async #renew(group: Group, pace: Pace): Promise<void> {
+    try {
+      await this.#reread(group)
+      await this.#broadcast(group)
+    } catch (error) {
+      pace.notBeforeMs = this.#o.clock.monotonicMs() + RETRY_MS
+      this.#o.log.limited(`session/${group.name}`, 'error', { group: group.name, err: error }, 'no new session')
+    }
+  }
+
+  async #reread(group: Group): Promise<void> {
+    const { enforcement, roster, readLimitMs, log } = this.#o
+    const served = roster.device(group.device)
+    const refresh = enforcement.refresh(served)
+    try {
+      this.hurry((await within(readLimitMs, refresh)).filter((g) => g !== group))
+    } catch (error) {
+      if (!isChainAway(error) && !(error instanceof Late)) throw error
+      refresh.then((groups) => this.hurry(groups)).catch(() => undefined)
+      log.limited('reread', 'warn', { err: error }, 'the chain cannot be read: the last good reading is used')
+    }
+    await enforcement.suspendIfBlind(group)
+  }
+
+  async #broadcast(group: Group): Promise<void> {
+    const pace = this.#pace(group)
+    await group.change(
+      (m) => {
+        const { plan } = this.#plan(group)
+        if (plan.publishAt > this.#nowSeconds()) return
+        this.#rollEpoch(group, m, plan)
+        m.next({ nbf: plan.nbf, exp: plan.exp })
+        pace.urgent = false
+      },
+      () => [putRecord(Key.chain, { lastGoodMs: this.#o.readings.lastGoodMs })],
+    )
+  }
+
+  /** Allocates the next tree ahead of the border, or at once when the present one is worn out, and puts it to use. */
+  #rollEpoch(group: Group, m: GroupManager, plan: SessionPlan): void {
+    const { policy, epochs, active } = group.head
+    const nbf = plan.nbf
+    const current = epochs.find((e) => e.epoch === active)
+    if (m.epoch === 0 || current === undefined || group.needsEpoch) {
+      m.allocateEpoch({ nbf })
+      m.activateEpoch()
+      group.needsEpoch = false
+      return
+    }
+    const border = current.nbf + policy.epochSeconds
+    const advice = m.compaction({ nbf })
+    if (m.allocatedEpoch === undefined) {
+      if (advice.when === 'now') m.allocateEpoch({ nbf })
+      else if (nbf >= border - policy.refreshLeadSeconds) m.allocateEpoch({ nbf: Math.max(border, nbf) })
+      else if (advice.when === 'allocate') m.allocateEpoch({ nbf: Math.min(border, nbf + policy.refreshLeadSeconds) })
+    }
+    if (m.allocatedEpoch === undefined) return
+    const planned = epochs.find((e) => e.epoch === m.allocatedEpoch)?.nbf ?? border
+    if (nbf >= planned || nbf >= border || advice.when === 'now') m.activateEpoch()
+  }
+
+  #plan(group: Group): { plan: SessionPlan; urgent: boolean } {
+    const pace = this.#pace(group)
+    const cutAt = this.#o.strictExpiry ? firstEnd(group) : undefined
+    const plan = planSession({
+      policy: group.policy,
+      lastNbf: group.newest?.nbf,
+      urgent: pace.urgent,
+      cutAt,
+      now: this.#nowSeconds(),
+    })
+    return { plan, urgent: pace.urgent }
+  }
+
+  #isDue(group: Group): boolean {
+    if (this.#pace(group).notBeforeMs > this.#o.clock.monotonicMs()) return false
+    return hasMembers(group) && this.#plan(group).plan.publishAt <= this.#nowSeconds()
+  }
+
+  #sleepMs(): number {
+    let sleep = MAX_SLEEP_MS
+    const nowMs = this.#o.clock.nowMs()
+    for (const group of this.#o.roster.groups.values()) {
+      if (!hasMembers(group)) continue
+      const dueMs = this.#plan(group).plan.publishAt * 1000 - nowMs
+      const heldMs = this.#pace(group).notBeforeMs - this.#o.clock.monotonicMs()
+      sleep = Math.min(sleep, Math.max(dueMs, heldMs, 1))
+    }
+    return sleep
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      let ms = MAX_SLEEP_MS
+      try {
+        ms = await this.tick()
+      } catch (error) {
+        this.#o.log.limited('tick', 'error', { err: error }, 'the session loop stumbled')
+      }
+      if (this.#stopped) return
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+      this.#wake = undefined
+    }
+  }
+
+  #pace(group: Group): Pace {
+    let pace = this.#paces.get(group)
+    if (pace === undefined) {
+      pace = { urgent: false, notBeforeMs: 0, running: undefined }
+      this.#paces.set(group, pace)
+    }
+    return pace
+  }
+
+  #nowSeconds(): number {
+    return Math.floor(this.#o.clock.nowMs() / 1000)
+  }
+}
+
+/** A group without anybody in it sleeps until somebody joins. */
+function hasMembers(group: Group): boolean {
+  for (const _ of group.manager.members()) return true
+  return false
+}
+
+function firstEnd(group: Group): number | undefined {
+  let first: number | undefined
+  for (const { expiresAt, suspendedFrom } of group.manager.members()) {
+    if (expiresAt === undefined || suspendedFrom !== undefined) continue
+    if (first === undefined || expiresAt < first) first = expiresAt
+  }
+  return first
+}
+
+class Late extends Error {}
+
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Late('the chain answers too slowly')), ms)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** True for errors that a join can wait out. */
+export function isFull(error: unknown): boolean {
+  return isIotchainError(error) && error.code === 'group/full'
+}
