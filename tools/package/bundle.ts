@@ -1,0 +1,44 @@
+/**
+ * One command as a few JavaScript files: what is loaded lazily stays in chunks of its own. Packages with native parts
+ * stay outside and are shipped beside the bundle.
+ */
+import { join } from 'node:path'
+import { build } from 'esbuild'
+
+/** npm packages that cannot be bundled, because they find native parts beside themselves. */
+export const NATIVE_PACKAGES = ['classic-level', 'onoff', 'epoll', 'unix-dgram']
+
+/** esbuild's ESM output has no `require`; the CommonJS packages inside the bundle want one. */
+const BANNER =
+  "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
+
+export interface BundleOptions {
+  /** the checkout */
+  readonly root: string
+  /** command names, each with its source in bin/<name>.ts */
+  readonly commands: readonly string[]
+  readonly out: string
+}
+
+/** Writes `<out>/<command>.mjs` and its chunks; deterministic for equal sources. */
+export async function bundle({ root, commands, out }: BundleOptions): Promise<void> {
+  await build({
+    entryPoints: Object.fromEntries(commands.map((c) => [c, join(root, 'bin', `${c}.ts`)])),
+    outdir: out,
+    outExtension: { '.js': '.mjs' },
+    chunkNames: 'chunks/[name]-[hash]',
+    absWorkingDir: root,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20',
+    conditions: ['iotchain-source'],
+    external: [...NATIVE_PACKAGES, '*.node'],
+    banner: { js: BANNER },
+    legalComments: 'none',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    logLevel: 'warning',
+  })
+}
