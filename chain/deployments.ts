@@ -30,7 +30,7 @@ import {
   tokenPaymentCode,
 } from './bytecode.ts'
 import { Codec } from './codec.ts'
-import type { Intent } from './sender.ts'
+import type { Intent } from './transaction.ts'
 import type { Hex } from './types.ts'
 
 /** What can be deployed, with the constructor's arguments. */

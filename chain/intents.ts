@@ -3,7 +3,7 @@ import { toHex } from '../protocol/bytes.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import type { RegistrationTicket } from '../protocol/messages/registration.ts'
 import { accessToken, deviceRegistry, erc20 } from './contracts.ts'
-import type { Intent } from './sender.ts'
+import type { Intent } from './transaction.ts'
 import type { Hex } from './types.ts'
 
 const claimsHex = (claims: number): Hex => `0x${(claims >>> 0).toString(16).padStart(8, '0')}`

@@ -4,59 +4,24 @@
  * took meanwhile is taken anew.
  */
 import { IotchainError } from '../protocol/errors.ts'
-import type { Address } from '../protocol/messages/address.ts'
 import { keccak256 } from './account.ts'
 import { revertError } from './revert.ts'
 import { type JsonRpc, RpcError } from './rpc.ts'
+import {
+  type Intent,
+  noFunds,
+  notMined,
+  type Quote,
+  quantity,
+  type RawReceipt,
+  type Receipt,
+  refused,
+  replaced,
+  type SendOptions,
+  toReceipt,
+} from './transaction.ts'
 import type { Hex } from './types.ts'
 import type { Account, UnsignedTransaction } from './wallet.ts'
-
-/** A transaction to be, in words and octets. */
-export interface Intent {
-  /** What it does, for progress and errors: "grant of 0x12… at device 0x34…" */
-  readonly what: string
-  /** undefined: creates a contract */
-  readonly to: Address | undefined
-  readonly data: Hex
-  readonly value?: bigint
-}
-
-export interface Quote {
-  readonly gas: bigint
-  /** wei per gas that is paid at most */
-  readonly gasPrice: bigint
-  /** wei, at most: gas × gasPrice + value */
-  readonly total: bigint
-  readonly balance: bigint
-}
-
-export type SendProgress =
-  | { readonly phase: 'priced'; readonly quote: Quote }
-  | { readonly phase: 'sent'; readonly hash: Hex }
-  | {
-      readonly phase: 'confirming'
-      readonly hash: Hex
-      readonly block: number
-      readonly depth: number
-      readonly of: number
-    }
-
-export interface SendOptions {
-  /** Blocks on top of the transaction's own before it is done; default 0: mined. */
-  readonly confirmations?: number
-  readonly onProgress?: (progress: SendProgress) => void
-  readonly signal?: AbortSignal
-}
-
-export interface Receipt {
-  readonly hash: Hex
-  readonly block: number
-  readonly gasUsed: bigint
-  /** wei */
-  readonly fee: bigint
-  /** of a transaction that created a contract */
-  readonly contract: Address | undefined
-}
 
 export interface TransactionSenderOptions {
   readonly rpc: JsonRpc
@@ -66,14 +31,6 @@ export interface TransactionSenderOptions {
   readonly patienceSeconds?: number
   /** Pause between looks at a pending transaction; default 500. */
   readonly pollMs?: number
-}
-
-interface RawReceipt {
-  readonly status?: Hex
-  readonly blockNumber: Hex
-  readonly gasUsed: Hex
-  readonly effectiveGasPrice?: Hex
-  readonly contractAddress?: string | null
 }
 
 export class TransactionSender {
@@ -107,6 +64,25 @@ export class TransactionSender {
   async send(intent: Intent, options: SendOptions = {}): Promise<Receipt> {
     const sent = await this.#inTurn(() => this.#submit(intent, options))
     return this.#follow(intent, sent.raw, sent.hash, options)
+  }
+
+  /**
+   * Goes on with a transaction that was signed before (by this process or one that was cut off).
+   *
+   * @returns undefined if it can never be mined any more: another transaction took its nonce
+   */
+  async resume(intent: Intent, raw: Hex, options: SendOptions = {}): Promise<Receipt | undefined> {
+    const hash = keccak256(raw)
+    if ((await this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash])) === null) {
+      try {
+        await this.rpc.call<Hex>('eth_sendRawTransaction', [raw])
+      } catch (error) {
+        if (!(error instanceof RpcError)) throw error
+        if (!KNOWN.test(error.message)) return undefined
+      }
+    }
+    options.onProgress?.({ phase: 'sent', hash })
+    return this.#follow(intent, raw, hash, options)
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -166,6 +142,7 @@ export class TransactionSender {
       options.onProgress?.({ phase: 'priced', quote })
       const raw = await this.account.signTransaction(unsigned)
       const hash = keccak256(raw)
+      options.onProgress?.({ phase: 'signed', hash, raw })
       try {
         await this.rpc.call<Hex>('eth_sendRawTransaction', [raw])
       } catch (error) {
@@ -189,7 +166,7 @@ export class TransactionSender {
         waited += this.#pollMs
         lastDepth = -1
         // a reorg or a restart may have lost it; sending it again is harmless
-        if (look % 20 === 0) await this.rpc.call('eth_sendRawTransaction', [raw]).catch(() => undefined)
+        if (look % 20 === 0 && (await this.#isOvertaken(raw, hash))) throw replaced(intent, hash)
         if (waited > this.#patienceMs) throw notMined(intent, hash, this.#patienceMs)
       } else {
         const { receipt, depth } = found
@@ -207,6 +184,17 @@ export class TransactionSender {
         if (depth >= of) return toReceipt(hash, receipt)
       }
       await pause(this.#pollMs, options.signal)
+    }
+  }
+
+  /** Sends it again; true if another transaction of this account was mined in its place. */
+  async #isOvertaken(raw: Hex, hash: Hex): Promise<boolean> {
+    try {
+      await this.rpc.call('eth_sendRawTransaction', [raw])
+      return false
+    } catch (error) {
+      if (!(error instanceof RpcError && NONCE_TAKEN.test(error.message))) return false
+      return (await this.#look(hash)) === undefined
     }
   }
 
@@ -242,47 +230,6 @@ export class TransactionSender {
 
 const NONCE_TAKEN = /nonce too low|replacement transaction underpriced|nonce has already been used/i
 const KNOWN = /already known|already imported|known transaction/i
-const quantity = (value: bigint): Hex => `0x${value.toString(16)}`
-
-function toReceipt(hash: Hex, r: RawReceipt): Receipt {
-  const gasUsed = BigInt(r.gasUsed)
-  return {
-    hash,
-    block: Number(r.blockNumber),
-    gasUsed,
-    fee: gasUsed * BigInt(r.effectiveGasPrice ?? '0x0'),
-    contract: typeof r.contractAddress === 'string' ? (r.contractAddress.toLowerCase() as Address) : undefined,
-  }
-}
-
-function refused(intent: Intent, error: unknown, from: Address, balance: bigint): unknown {
-  if (!(error instanceof RpcError)) return error
-  if (
-    /insufficient funds|insufficient balance|exceeds allowance|gas required exceeds/i.test(error.message) &&
-    error.data === undefined
-  ) {
-    return noFunds(intent, from, balance, undefined)
-  }
-  if (error.data !== undefined || /revert/i.test(error.message)) return revertError(intent.what, error)
-  return error
-}
-
-function noFunds(intent: Intent, from: Address, balance: bigint, total: bigint | undefined): IotchainError {
-  const needs = total === undefined ? 'more than that' : `up to ${total} wei`
-  return new IotchainError('chain/no-funds', `${from} owns ${balance} wei, but the ${intent.what} costs ${needs}`, {
-    hint: `Send some ether of this chain to ${from}, or use a funded key.`,
-  })
-}
-
-function notMined(intent: Intent, hash: Hex, patienceMs: number): IotchainError {
-  return new IotchainError(
-    'chain/not-mined',
-    `the ${intent.what} was not mined within ${patienceMs / 1000} s (${hash})`,
-    {
-      hint: 'Is the chain producing blocks, and is the fee high enough? The same command again continues where this one stopped.',
-    },
-  )
-}
 
 function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
