@@ -9,9 +9,9 @@ import { createProgram, runProgram } from '../../bin/terminal/command.ts'
 import { type Account, accountFromKey, createAccount } from '../../chain/wallet.ts'
 import { type Address, addressBytes } from '../../protocol/messages/address.ts'
 import { encodeRegistrationTicket, registrationDigest } from '../../protocol/messages/registration.ts'
-import { createCsr } from '../../runtime/pki/request.ts'
-import { generateKeyPair } from '../../runtime/pki/keys.ts'
 import { deviceAddressOf } from '../../runtime/pki/certificate.ts'
+import { generateKeyPair } from '../../runtime/pki/keys.ts'
+import { createCsr } from '../../runtime/pki/request.ts'
 import { ANVIL_KEYS, type Anvil, startAnvil } from '../../tools/anvil.ts'
 
 interface Ran {
@@ -64,7 +64,12 @@ async function iotchain(...args: string[]): Promise<Ran> {
   }
   const code = Number(process.exitCode)
   process.exitCode = 0
-  return { code, stdout, stderr, json: stdout.startsWith('{') || stdout.startsWith('[') ? JSON.parse(stdout) : undefined }
+  return {
+    code,
+    stdout,
+    stderr,
+    json: stdout.startsWith('{') || stdout.startsWith('[') ? JSON.parse(stdout) : undefined,
+  }
 }
 
 async function succeed(...args: string[]): Promise<Ran['json']> {
@@ -90,7 +95,15 @@ const client = createAccount().address
 const keys = { signingKey: randomBytes(32), keyServer: randomBytes(32) }
 
 function ticket(nonce = 0, by: Account = device, change: Partial<typeof keys> = {}): string {
-  const t = { device: device.address, owner: owner.address, ...keys, ...change, nonce, deadline: 4_000_000_000, uri: 'coap://[::1]' }
+  const t = {
+    device: device.address,
+    owner: owner.address,
+    ...keys,
+    ...change,
+    nonce,
+    deadline: 4_000_000_000,
+    uri: 'coap://[::1]',
+  }
   const digest = registrationDigest(
     { chainId: 20180415, registry: addressBytes(registry) },
     { ...t, device: addressBytes(t.device), owner: addressBytes(t.owner) },
@@ -102,7 +115,10 @@ function ticket(nonce = 0, by: Account = device, change: Partial<typeof keys> = 
 
 describe('iotchain owner', () => {
   test('says what to do before init', async () => {
-    expect(await fail('deploy')).toMatchObject({ code: 'owner/not-initialised', hint: expect.stringContaining('owner init') })
+    expect(await fail('deploy')).toMatchObject({
+      code: 'owner/not-initialised',
+      hint: expect.stringContaining('owner init'),
+    })
   })
 
   test('init makes key and authority, once', async () => {
@@ -135,23 +151,51 @@ describe('iotchain owner', () => {
   })
 
   test('register by the ticket that the device signed', async () => {
-    expect(await fail('register', ticket(0, createAccount()))).toMatchObject({ code: 'chain/reverted', message: expect.stringContaining('the device has not signed') })
+    expect(await fail('register', ticket(0, createAccount()))).toMatchObject({
+      code: 'chain/reverted',
+      message: expect.stringContaining('the device has not signed'),
+    })
     expect(await succeed('register', ticket())).toMatchObject({ outcome: 'registered', contracts: [contract] })
     expect(await succeed('register', ticket())).toMatchObject({ outcome: 'unchanged', transactions: [] })
-    expect(await fail('register', ticket(0, device, { signingKey: randomBytes(32) }))).toMatchObject({ code: 'owner/old-ticket', hint: expect.stringContaining('--nonce 1') })
-    expect(await succeed('register', ticket(1, device, { signingKey: randomBytes(32) }))).toMatchObject({ outcome: 'updated' })
+    expect(await fail('register', ticket(0, device, { signingKey: randomBytes(32) }))).toMatchObject({
+      code: 'owner/old-ticket',
+      hint: expect.stringContaining('--nonce 1'),
+    })
+    expect(await succeed('register', ticket(1, device, { signingKey: randomBytes(32) }))).toMatchObject({
+      outcome: 'updated',
+    })
   })
 
   test('offer a composite policy, bound and described', async () => {
-    const made = await succeed('offer', '--policy', 'all(puzzle(8),quota(1d,2,100))', '--device', device.address, '--claims', '0,3', '--max-ttl', '1h')
+    const made = await succeed(
+      'offer',
+      '--policy',
+      'all(puzzle(8),quota(1d,2,100))',
+      '--device',
+      device.address,
+      '--claims',
+      '0,3',
+      '--max-ttl',
+      '1h',
+    )
     expect(made.offer).toBe(0)
     expect(made.transactions).toHaveLength(7)
     const list = await succeed('list')
-    expect(list.offers).toMatchObject([{ id: 0, claims: 9, maxTtlSeconds: 3600, active: true, condition: 'all of (a puzzle of 8 bits; as long as the quota lasts)' }])
+    expect(list.offers).toMatchObject([
+      {
+        id: 0,
+        claims: 9,
+        maxTtlSeconds: 3600,
+        active: true,
+        condition: 'all of (a puzzle of 8 bits; as long as the quota lasts)',
+      },
+    ])
     expect(list.devices).toMatchObject([{ device: device.address, active: true, contracts: [contract] }])
     await succeed('offer', '--offer', '0', '--close')
     expect((await succeed('list')).offers[0].active).toBe(false)
-    expect(await fail('offer', '--policy', 'riddle(3)', '--device', device.address, '--claims', '0')).toMatchObject({ code: 'owner/bad-policy' })
+    expect(await fail('offer', '--policy', 'riddle(3)', '--device', device.address, '--claims', '0')).toMatchObject({
+      code: 'owner/bad-policy',
+    })
   })
 
   test('grant, audit, revoke, bar', async () => {
@@ -163,7 +207,10 @@ describe('iotchain owner', () => {
     expect(audited.events.map((e: { kind: string }) => e.kind)).toEqual(['granted', 'revoked'])
     expect(audited.events[0]).toMatchObject({ by: owner.address, client })
     await succeed('bar', client, '--device', device.address, '--for', '1h')
-    expect(await fail('grant', client, '--device', device.address)).toMatchObject({ code: 'chain/reverted', message: expect.stringContaining('barred until') })
+    expect(await fail('grant', client, '--device', device.address)).toMatchObject({
+      code: 'chain/reverted',
+      message: expect.stringContaining('barred until'),
+    })
     await succeed('bar', client, '--device', device.address, '--lift')
     await succeed('grant', client, '--device', device.address)
   })
@@ -174,7 +221,10 @@ describe('iotchain owner', () => {
     await succeed('dismiss', other)
     await succeed('update', device.address, '--uri', 'coap://elsewhere')
     await succeed('transfer', device.address, other)
-    expect(await fail('accept', device.address)).toMatchObject({ code: 'chain/reverted', message: expect.stringContaining('not offered to this account') })
+    expect(await fail('accept', device.address)).toMatchObject({
+      code: 'chain/reverted',
+      message: expect.stringContaining('not offered to this account'),
+    })
     await succeed('deactivate', device.address)
     expect(await fail('update', device.address, '--uri', 'x')).toMatchObject({ code: 'owner/not-yours' })
   })
@@ -186,12 +236,26 @@ describe('iotchain owner', () => {
     writeFileSync(csr, pem)
     const out = join(folder, 'device.crt')
     await succeed('ca', 'device', csr, '--out', out)
-    expect(deviceAddressOf(readFileSync(out, 'utf8').split('-----END CERTIFICATE-----')[0] + '-----END CERTIFICATE-----\n')).toBe(device.address)
+    expect(
+      deviceAddressOf(`${readFileSync(out, 'utf8').split('-----END CERTIFICATE-----')[0]}-----END CERTIFICATE-----\n`),
+    ).toBe(device.address)
     const server = await succeed('ca', 'server', 'localhost', '127.0.0.1', '--out', join(folder, 'ks'))
     expect((await succeed('ca', 'server', 'localhost', '--out', join(folder, 'ks'))).spki).toBe(server.spki)
-    execFileSync('openssl', ['verify', '-CAfile', join(home, 'owner/ca/root.crt'), '-untrusted', join(home, 'owner/ca/devices.crt'), out])
+    execFileSync('openssl', [
+      'verify',
+      '-CAfile',
+      join(home, 'owner/ca/root.crt'),
+      '-untrusted',
+      join(home, 'owner/ca/devices.crt'),
+      out,
+    ])
     await succeed('ca', 'revoke', device.address)
-    expect((await succeed('ca', 'list')).map((l: { kind: string }) => l.kind)).toEqual(['device', 'server', 'server', 'revoked'])
+    expect((await succeed('ca', 'list')).map((l: { kind: string }) => l.kind)).toEqual([
+      'device',
+      'server',
+      'server',
+      'revoked',
+    ])
     expect(await fail('ca', 'revoke', device.address)).toMatchObject({ code: 'owner/no-certificate' })
   })
 })
@@ -199,7 +263,10 @@ describe('iotchain owner', () => {
 function readLedger(): { phase: string }[] {
   try {
     const text = readFileSync(join(home, 'owner/ledger.jsonl'), 'utf8')
-    return text.trim().split('\n').map((l) => JSON.parse(l))
+    return text
+      .trim()
+      .split('\n')
+      .map((l) => JSON.parse(l))
   } catch {
     return []
   }
