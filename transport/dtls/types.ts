@@ -5,7 +5,7 @@
 import type { X509Certificate } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 
-/** PEM text or DER octets of one or several certificates or keys. */
+/** PEM text of one or several certificates, keys or lists. */
 export type Pem = string | Uint8Array
 
 /** Looks up the pre-shared key of an identity; undefined refuses it. Runs inside the handshake: must not block. */
@@ -163,5 +163,5 @@ export interface DtlsStats {
   /** Datagrams that belong to no association and are no ClientHello. */
   ignored: number
   /** Associations now, handshakes included. */
-  associations: number
+  readonly associations: number
 }
