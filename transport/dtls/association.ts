@@ -20,6 +20,8 @@ export interface AssociationHost {
   readonly side: 'client' | 'server'
   readonly timing: Timing
   readonly lookup: ((identity: string) => Uint8Array | undefined) | undefined
+  /** The socket's own address; undefined before it is bound or after its end. */
+  local(): { address: string; port: number } | undefined
   /** Hands one datagram to the socket. Never throws. */
   transmit(datagram: Buffer): void
   /** The context whose revocation lists count now. */
@@ -78,6 +80,10 @@ export class Association implements DtlsAssociation {
   }
   set remoteAddress(remote: RemoteAddress) {
     this.#remote = remote
+  }
+  get localAddress(): { address: string; port: number } {
+    const local = this.#host.local()
+    return { address: local?.address ?? '', port: local?.port ?? 0 }
   }
   get isOpen(): boolean {
     return this.#native !== undefined && this.#facts !== undefined

@@ -32,6 +32,7 @@ export function connect(host: string, port: number, options: ConnectOptions): Dt
       side: 'client',
       timing,
       lookup: undefined,
+      local: () => socket?.address(),
       transmit: (datagram) => socket?.send(datagram, ignoreLoss),
       context: () => context,
       accept: (made, facts) => (facts.reused ? recheck(made, name, options) : undefined),

@@ -197,6 +197,7 @@ class Endpoint implements DtlsEndpoint {
       side: 'server',
       timing,
       lookup: this.#lookup,
+      local: () => this.#address,
       transmit: (datagram) => this.#transmit(datagram, from),
       context: () => this.#context,
       accept: (association, facts) => {

@@ -105,6 +105,8 @@ export interface DtlsAssociation {
   /** Frees everything and says nothing to the peer. Idempotent. */
   destroy(error?: Error): void
   readonly remoteAddress: RemoteAddress
+  /** The own end of the socket; port 0 before it is bound. */
+  readonly localAddress: { readonly address: string; readonly port: number }
   /** `DTLSv1.2`; undefined before the handshake. */
   readonly protocol: string | undefined
   /** OpenSSL's name of the suite. */
