@@ -6,6 +6,7 @@ import { suite } from '#crypto'
 import type { Clock } from '../protocol/clock.ts'
 import { publicKeyOf } from '../protocol/cose/key.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
+import { openBroadcast } from '../protocol/groups/broadcast.ts'
 import { type Gid, toGid } from '../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../protocol/groups/personal-key.ts'
 import type {
@@ -15,7 +16,7 @@ import type {
   ReceivedBroadcast,
   SessionTimes,
 } from '../protocol/groups/scheme.ts'
-import { sdSh } from '../protocol/groups/sd-sh.ts'
+import { sdsh } from '../protocol/groups/sdsh.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import type { JoinResponse, SessionKey } from '../protocol/messages/join.ts'
 import type { GroupPolicies } from '../protocol/messages/policies.ts'
@@ -147,7 +148,7 @@ export class Membership extends GroupView {
     this.client = options.client
     this.onUnknownEpoch = options.onUnknownEpoch
     this.onChange = options.onChange
-    this.#member = sdSh(suite).member({ gid: options.gid, kdc: this.credentials.key, state: options.state })
+    this.#member = sdsh(suite).member({ gid: options.gid, kdc: this.credentials.key, state: options.state })
   }
 
   /** A membership from the key server's answer to a join. */
@@ -214,7 +215,7 @@ export class Membership extends GroupView {
         const bytes = await source.broadcast(this.gid)
         if (bytes === undefined) continue
         const result = await this.take(bytes)
-        if (result === 'old') this.#seenAt = this.clock.nowMs() / 1000
+        if (result === 'old') this.#confirmNewest(bytes)
         return
       } catch (error) {
         if (!isIotchainError(error)) throw error
@@ -227,6 +228,12 @@ export class Membership extends GroupView {
         hint: 'the key server may be away; try again in a while',
       })
     }
+  }
+
+  /** The source has nothing newer: what is held counts as newest, if this is it. */
+  #confirmNewest(bytes: Uint8Array): void {
+    const { session } = openBroadcast(suite, bytes, { kdc: this.credentials.key })
+    if (session === this.#member.session) this.#seenAt = this.clock.nowMs() / 1000
   }
 
   /** Fetches B_j of the archive, to reach sessions that the newest does not heal any more. */

@@ -146,14 +146,13 @@ export class ClientState implements SeenStore {
   }
 }
 
-/** What both know of the sessions; where they hold a personal key of the same epoch, `own` has the later one. */
+/** What both know: stretches of sessions of the one that is ahead, keys of both. */
 function merged(stored: MemberState, own: MemberState): MemberState {
   const ahead = stored.session > own.session ? stored : own
-  const personals = [
-    ...own.personals,
-    ...stored.personals.filter((p) => !own.personals.some((q) => q.epoch === p.epoch)),
-  ]
-  const keys = [...own.keys, ...stored.keys.filter((k) => !own.keys.some((q) => q.session === k.session))]
+  const mine = (p: MemberState['personals'][number]): boolean =>
+    own.personals.some((q) => q.epoch === p.epoch && q.leaf === p.leaf)
+  const personals = [...stored.personals.filter((p) => !mine(p)), ...own.personals]
+  const keys = [...stored.keys.filter((k) => !own.keys.some((q) => q.session === k.session)), ...own.keys]
   return { ...ahead, used: Math.max(stored.used, own.used), personals, keys }
 }
 
