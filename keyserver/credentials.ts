@@ -11,6 +11,7 @@ import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import { CREDENTIAL_SECONDS, issueCredential } from '../protocol/objects/credential.ts'
 import type { StoreOperation } from '../store/store.ts'
+import type { Gate } from './gate.ts'
 import { type CredentialRecord, del, Key, putRecord, type SenderIdRecord, type Storage } from './storage.ts'
 
 /** Sender IDs named beside those inside the retention time. */
@@ -103,6 +104,16 @@ export class Credentials {
         list.push(record)
       },
     }
+  }
+
+  /** Issues those that are due; `gate` keeps out whoever changes the subjects' records meanwhile. */
+  async renew(subjects: () => readonly CredentialSubject[], gate: Gate): Promise<void> {
+    if (subjects().every((s) => this.prepare(s) === undefined)) return
+    await gate.run(async () => {
+      const due = subjects().flatMap((s) => this.prepare(s) ?? [])
+      if (due.length > 0) await this.#o.storage.commit(due.map((d) => d.operation))
+      for (const { adopt } of due) adopt()
+    })
   }
 
   /** Credentials of a group that have not expired: the device's, and on request those of its commanders. */

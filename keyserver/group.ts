@@ -9,7 +9,7 @@ import type { Gid } from '../protocol/groups/gid.ts'
 import { type ManagerHead, type ManagerState, newManagerState } from '../protocol/groups/manager-state.ts'
 import type { GroupPolicy } from '../protocol/groups/policy.ts'
 import type { GroupManager } from '../protocol/groups/scheme.ts'
-import { sdSh } from '../protocol/groups/sd-sh.ts'
+import { sdsh } from '../protocol/groups/sdsh.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import type { StoreOperation } from '../store/store.ts'
 import type { EpochVault } from './epoch-vault.ts'
@@ -67,7 +67,7 @@ export class Group {
     this.device = identity.record.device
     this.bit = identity.record.bit
     this.#head = state.head
-    this.#manager = sdSh.manager({
+    this.#manager = sdsh(parts.suite).manager({
       state,
       secrets: randomEpochSecrets((n) => parts.suite.randomBytes(n), secrets),
       signingKey: parts.signingKey,

@@ -1,3 +1,7 @@
+/**
+ * How a device or a client becomes a member (protocol.md "Transport", "Challenge"): checks in the order of their
+ * cost, then the membership, durable before anything of it leaves.
+ */
 import { equalBytes } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { publicKeyOf } from '../protocol/cose/key.ts'

@@ -3,13 +3,13 @@
  * groups; its time is the injected clock, so that tests drive it by `tick`.
  */
 import type { Clock } from '../protocol/clock.ts'
-import { isIotchainError } from '../protocol/errors.ts'
 import type { GroupManager } from '../protocol/groups/scheme.ts'
 import type { Logger } from '../runtime/log.ts'
+import type { CredentialSubject, Credentials } from './credentials.ts'
 import { type Enforcement, isChainAway } from './enforcement.ts'
 import type { Group } from './group.ts'
 import type { Readings } from './readings.ts'
-import type { Roster } from './roster.ts'
+import type { Roster, ServedDevice } from './roster.ts'
 import { planSession, type SessionPlan } from './schedule.ts'
 import { Key, putRecord } from './storage.ts'
 
@@ -22,6 +22,7 @@ const WIDTH = 8
 
 export interface SessionsOptions {
   readonly roster: Roster
+  readonly credentials: Credentials
   readonly enforcement: Enforcement
   readonly readings: Readings
   readonly clock: Clock
@@ -106,6 +107,7 @@ export class Sessions {
     try {
       await this.#reread(group)
       await this.#broadcast(group)
+      await this.#renewCredentials(group)
     } catch (error) {
       pace.notBeforeMs = this.#o.clock.monotonicMs() + RETRY_MS
       this.#o.log.limited(`session/${group.name}`, 'error', { group: group.name, err: error }, 'no new session')
@@ -138,6 +140,13 @@ export class Sessions {
       },
       () => [putRecord(Key.chain, { lastGoodMs: this.#o.readings.lastGoodMs })],
     )
+  }
+
+  /** Credentials of the device and of its commanders, at half of their life, while they are members. */
+  #renewCredentials(group: Group): Promise<void> {
+    const { roster, credentials } = this.#o
+    const served = roster.device(group.device)
+    return credentials.renew(() => credentialSubjects(served, group), served.gate)
   }
 
   /** Allocates the next tree ahead of the border, or at once when the present one is worn out, and puts it to use. */
@@ -233,6 +242,11 @@ function hasMembers(group: Group): boolean {
   return false
 }
 
+function stands(group: Group, memberId: Uint8Array): boolean {
+  const membership = group.manager.membership(memberId)
+  return membership !== undefined && membership.out === undefined
+}
+
 function firstEnd(group: Group): number | undefined {
   let first: number | undefined
   for (const { expiresAt, suspendedFrom } of group.manager.members()) {
@@ -256,7 +270,26 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
   }
 }
 
-/** True for errors that a join can wait out. */
-export function isFull(error: unknown): boolean {
-  return isIotchainError(error) && error.code === 'group/full'
+
+/** Who of a group has a credential that has to be kept fresh. */
+function credentialSubjects(served: ServedDevice, group: Group): CredentialSubject[] {
+  const { coseKey, senderIds } = served.record
+  const subjects: CredentialSubject[] = []
+  if (coseKey !== undefined && stands(group, served.memberId)) {
+    subjects.push({ device: served.address, subject: served.address, coseKey, senderIds })
+  }
+  for (const { address, memberId, record } of served.clients.values()) {
+    if (record.commandKey === undefined || record.senderIds === undefined || !stands(group, memberId)) continue
+    const until = group.manager.membership(memberId)?.expiresAt
+    const { commandKey, senderIds: mine } = record
+    subjects.push({
+      device: served.address,
+      subject: address,
+      role: 'w',
+      coseKey: commandKey,
+      senderIds: mine,
+      until,
+    })
+  }
+  return subjects
 }

@@ -1,13 +1,14 @@
 /** What the resources of the key server share: who asks, and in which form answers go out. */
 
-import { IotchainError } from '../../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../../protocol/errors.ts'
 import { parseGname } from '../../protocol/groups/gid.ts'
 import { Code } from '../../transport/coap/codes.ts'
 import { ContentFormat } from '../../transport/coap/content-format.ts'
+import { problemReply } from '../../transport/coap/problem-details.ts'
 import type { CoapReply, CoapRequest, Handler, Resource } from '../../transport/coap/server.ts'
 import type { SecureFacts } from '../../transport/coap/transport.ts'
 import type { Group } from '../group.ts'
-import { refusal } from '../refusals.ts'
+import { REFUSALS, refusal } from '../refusals.ts'
 import type { Roster } from '../roster.ts'
 
 /** The DTLS side of the request. @throws `keyserver/needs-dtls` on plain CoAP */
@@ -62,24 +63,35 @@ export function expectFormat(request: CoapRequest, ...formats: number[]): CoapRe
   return { code: Code.unsupportedContentFormat }
 }
 
-/** An association made with an enrolment code may enrol and do nothing else. */
-export function notWithCode(resource: Resource): Resource {
-  const guard = (handler: Handler | undefined): Handler | undefined =>
-    handler === undefined
-      ? undefined
-      : (request) => {
-          if (request.peer.secure?.pskIdentity !== undefined) {
-            throw refusal('keyserver/not-yours', 'an association made with an enrolment code may only POST /enroll')
-          }
-          return handler(request)
+/**
+ * A resource as it is served: an association made with an enrolment code gets nothing of it (unless `withCode`), and
+ * the key server's own refusals say why, also those of class 5 ("2 more confirmations").
+ */
+export function served(resource: Resource, withCode = false): Resource {
+  const wrap = (handler: Handler | undefined): Handler | undefined => {
+    if (handler === undefined) return undefined
+    return async (request) => {
+      try {
+        if (!withCode && request.peer.secure?.pskIdentity !== undefined) {
+          throw refusal('keyserver/not-yours', 'an association made with an enrolment code may only POST /enroll')
         }
+        return await handler(request)
+      } catch (error) {
+        if (!isIotchainError(error)) throw error
+        const code = (REFUSALS as Readonly<Record<string, number>>)[error.code]
+        if (code === undefined) throw error
+        const detail = error.hint === undefined ? error.message : `${error.message}; ${error.hint}`
+        return problemReply(code, { title: error.code, detail }, error.retryAfterSeconds)
+      }
+    }
+  }
   return {
     ...resource,
-    get: guard(resource.get),
-    post: guard(resource.post),
-    put: guard(resource.put),
-    delete: guard(resource.delete),
-    fetch: guard(resource.fetch),
+    get: wrap(resource.get),
+    post: wrap(resource.post),
+    put: wrap(resource.put),
+    delete: wrap(resource.delete),
+    fetch: wrap(resource.fetch),
   }
 }
 

@@ -1,0 +1,76 @@
+/**
+ * Looks at the chain between broadcasts: at each new head the members are read again, so that a revocation is acted
+ * on without waiting for the next session. What the pinned read says decides; what is not seen here is seen then.
+ */
+import type { ChainView } from '../chain/view.ts'
+import type { Logger } from '../runtime/log.ts'
+import { type Enforcement, isChainAway } from './enforcement.ts'
+import type { Roster, ServedDevice } from './roster.ts'
+import type { Sessions } from './sessions.ts'
+
+export interface HeadWatchOptions {
+  readonly chain: ChainView
+  readonly roster: Roster
+  readonly enforcement: Enforcement
+  readonly sessions: Sessions
+  readonly log: Logger
+  readonly pollMs: number
+  /**
+   * Which of the devices have something new between the last processed head and this one, by the logs; undefined:
+   * unknown, read them all. Beyond `readAllBelow` members only these are read.
+   */
+  readonly candidates?: ((devices: readonly ServedDevice[]) => Promise<readonly ServedDevice[] | undefined>) | undefined
+  readonly readAllBelow: number
+}
+
+export class HeadWatch {
+  readonly #o: HeadWatchOptions
+  #hash: string | undefined
+  #stopped = false
+  #timer: NodeJS.Timeout | undefined
+  #running: Promise<void> | undefined
+
+  constructor(options: HeadWatchOptions) {
+    this.#o = options
+  }
+
+  start(): void {
+    this.#schedule()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#running
+  }
+
+  /** One look. Never throws. */
+  async look(): Promise<void> {
+    const { chain, log } = this.#o
+    try {
+      const head = await chain.head()
+      if (head.hash === this.#hash) return
+      await this.#newHead()
+      this.#hash = head.hash
+    } catch (error) {
+      if (!isChainAway(error)) log.limited('head', 'error', { err: error }, 'the new block could not be acted on')
+      else log.limited('head', 'warn', { err: error }, 'the chain cannot be read')
+    }
+  }
+
+  async #newHead(): Promise<void> {
+    const { roster, enforcement, sessions, candidates, readAllBelow } = this.#o
+    const busy = [...roster.devices.values()].filter((d) => d.clients.size > 0 || d.isMember(d.memberId))
+    const members = busy.reduce((sum, d) => sum + d.clients.size, 0)
+    const few = members <= readAllBelow
+    const named = few || candidates === undefined ? undefined : await candidates(busy)
+    for (const device of few ? busy : (named ?? busy)) sessions.hurry(await enforcement.refresh(device))
+  }
+
+  #schedule(): void {
+    if (this.#stopped) return
+    this.#timer = setTimeout(() => {
+      this.#running = this.look().finally(() => this.#schedule())
+    }, this.#o.pollMs)
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * The key server without its sockets: parts wired together over a store, a chain and a clock. `daemon.ts` puts it on
+ * UDP and DTLS; tests put it on pipes.
+ */
+import type { ChainView } from '../chain/view.ts'
+import { fromHex } from '../protocol/bytes.ts'
+import type { Clock } from '../protocol/clock.ts'
+import type { CryptoSuite } from '../protocol/crypto/suite.ts'
+import { toGid } from '../protocol/groups/gid.ts'
+import type { Address } from '../protocol/messages/address.ts'
+import type { Logger } from '../runtime/log.ts'
+import type { Metrics } from '../runtime/metrics.ts'
+import type { Store } from '../store/store.ts'
+import { Router } from '../transport/coap/router.ts'
+import { Archive } from './archive.ts'
+import { Certificates } from './certificates.ts'
+import { ClientLogin } from './client-login.ts'
+import type { KeyServerConfig } from './config.ts'
+import { Credentials } from './credentials.ts'
+import { Enforcement, type EnforcementOptions } from './enforcement.ts'
+import { Entitlements } from './entitlements.ts'
+import { EpochVault } from './epoch-vault.ts'
+import { Group, type GroupParts, type PublishedBroadcast } from './group.ts'
+import { HeadWatch, type HeadWatchOptions } from './head-watch.ts'
+import type { ServerIdentity } from './identity.ts'
+import { Joins } from './joins.ts'
+import { Logins } from './logins.ts'
+import { Readings } from './readings.ts'
+import { REFUSALS } from './refusals.ts'
+import { Replies } from './replies.ts'
+import { authzInfo } from './resources/authz-info.ts'
+import { broadcasts } from './resources/broadcasts.ts'
+import { served } from './resources/common.ts'
+import { credsResource, groupResources } from './resources/group.ts'
+import { nodeResource } from './resources/node.ts'
+import { Roster } from './roster.ts'
+import { SenderIds } from './sender-ids.ts'
+import { Sessions } from './sessions.ts'
+import { archiveSeconds, groupPolicyOf, policiesOf } from './settings.ts'
+import { Key, Storage } from './storage.ts'
+import { TrustedContracts } from './trusted-contracts.ts'
+
+export interface ServiceOptions {
+  readonly config: KeyServerConfig
+  readonly suite: CryptoSuite
+  readonly store: Store
+  /** folder of the epoch secrets' key files */
+  readonly vaultFolder: string
+  readonly chain: ChainView
+  readonly identity: ServerIdentity
+  readonly clock: Clock
+  readonly log: Logger
+  readonly metrics: Metrics
+  /** `coap://host:port` of the plain endpoint, once it is bound */
+  readonly publicUri: () => string
+  /** AccessToken code hashes of the chain descriptor; undefined: those of this release */
+  readonly codeHashes?: readonly string[] | undefined
+  readonly revokedBySelf?: EnforcementOptions['revokedBySelf'] | undefined
+  readonly candidates?: HeadWatchOptions['candidates']
+}
+
+/** Below so many members all are read at each new block; above, those that the logs name. */
+const READ_ALL_BELOW = 2000
+const PRUNE_MS = 3_600_000
+
+export class KeyServer {
+  /** everything, over DTLS */
+  readonly secure = new Router({ errorCodes: REFUSALS })
+  /** what anybody may read */
+  readonly plain = new Router({ errorCodes: REFUSALS })
+  readonly roster: Roster
+  readonly sessions: Sessions
+  readonly headWatch: HeadWatch
+  readonly certificates: Certificates
+  readonly credentials: Credentials
+  readonly storage: Storage
+  readonly readings: Readings
+  readonly enforcement: Enforcement
+  readonly #o: ServiceOptions
+  readonly #logins: Logins
+  readonly #parts: GroupParts
+  readonly #vault: EpochVault
+  readonly #archive: Archive
+  #pruning: NodeJS.Timeout | undefined
+  /** Told of each broadcast that is durable (multicast). */
+  onbroadcast: ((group: Group, broadcast: PublishedBroadcast) => void) | undefined
+
+  constructor(options: ServiceOptions) {
+    const { config, suite, store, chain, identity, clock, log, metrics } = options
+    this.#o = options
+    const policy = groupPolicyOf(config)
+    this.storage = new Storage(store)
+    this.#vault = new EpochVault(suite, options.vaultFolder)
+    this.#parts = { suite, storage: this.storage, vault: this.#vault, signingKey: identity.signingKey }
+    this.#archive = new Archive(this.storage, config.limits.archiveMiB * 1024 * 1024)
+    this.roster = new Roster(config.limits.groups)
+    this.certificates = new Certificates(clock)
+    const trusted = new TrustedContracts(chain, config.chain.allowContracts, options.codeHashes, log)
+    this.readings = new Readings({
+      chain,
+      confirmations: config.chain.confirmations,
+      clock,
+      keyServer: identity.spki,
+      owners: new Set<Address>(config.owners),
+      trusted: (contract, head) => trusted.isTrusted(contract, head),
+    })
+    this.credentials = new Credentials({
+      suite,
+      signingKey: identity.signingKey,
+      storage: this.storage,
+      clock,
+      issuer: identity.issuer,
+      retentionSeconds: archiveSeconds(policy),
+    })
+    this.enforcement = new Enforcement({
+      roster: this.roster,
+      readings: this.readings,
+      storage: this.storage,
+      clock,
+      log,
+      chainGraceMs: config.chain.grace,
+      certificateStands: (device) => this.certificates.stands(device.record),
+      revokedBySelf: options.revokedBySelf ?? (() => Promise.resolve(false)),
+    })
+    this.sessions = new Sessions({
+      roster: this.roster,
+      enforcement: this.enforcement,
+      readings: this.readings,
+      credentials: this.credentials,
+      clock,
+      log,
+      strictExpiry: config.sessions.strictExpiry,
+      readLimitMs: Math.min(10_000, Math.max(1000, policy.leadSeconds * 500)),
+    })
+    this.headWatch = new HeadWatch({
+      chain,
+      roster: this.roster,
+      enforcement: this.enforcement,
+      sessions: this.sessions,
+      log,
+      pollMs: config.chain.poll,
+      candidates: options.candidates,
+      readAllBelow: READ_ALL_BELOW,
+    })
+    this.#logins = new Logins(clock, (n) => suite.randomBytes(n))
+    this.#addResources(policy)
+    this.#addMetrics(metrics)
+  }
+
+  /** Takes up what the store holds. @throws `store/…` */
+  async load(): Promise<void> {
+    this.#vault.open()
+    await this.roster.load(this.storage)
+    await this.credentials.load()
+    const chain = await this.storage.get<{ lastGoodMs?: number }>(Key.chain)
+    this.readings.lastGoodMs = chain?.lastGoodMs
+    const policy = groupPolicyOf(this.#o.config)
+    const known = new Set<string>()
+    for await (const { name, record, state } of this.storage.groups()) {
+      const identity = { gid: toGid(fromHex(name)), name, record }
+      const group = await Group.load(this.#parts, identity, state, policy)
+      for (const { epoch } of state.head.epochs) known.add(`${name}/${epoch}`)
+      this.#adopt(group)
+      this.roster.addGroup(group)
+    }
+    this.#vault.sweep(known)
+  }
+
+  /** Begins to make sessions. */
+  start(): void {
+    this.sessions.start()
+    this.headWatch.start()
+    const prune = (): void => {
+      this.credentials.prune().catch((error: unknown) => this.#o.log.warn({ err: error }, 'old credentials stay'))
+    }
+    this.#pruning = setInterval(prune, PRUNE_MS)
+    this.#pruning.unref()
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#pruning)
+    await Promise.all([this.sessions.stop(), this.headWatch.stop()])
+  }
+
+  /** An association ended: its challenges and logins end with it. */
+  forget(association: string): void {
+    this.#logins.forget(association)
+  }
+
+  #adopt(group: Group): void {
+    group.onpublished = (broadcast) => {
+      const { log } = this.#o
+      log.debug({ group: group.name, session: broadcast.session, octets: broadcast.bytes.length }, 'broadcast out')
+      for (const router of [this.secure, this.plain]) {
+        router.notify(`/bc/${group.name}`)
+        router.notify(`/ace-group/${group.name}/num`)
+      }
+      this.onbroadcast?.(group, broadcast)
+      this.#archive
+        .trim(group)
+        .catch((error: unknown) => log.limited('archive', 'warn', { err: error }, 'the archive was not trimmed'))
+    }
+  }
+
+  #addResources(policy: ReturnType<typeof groupPolicyOf>): void {
+    const { config, suite, chain, clock, log, identity, publicUri } = this.#o
+    const { roster, readings, sessions, credentials, certificates, storage } = this
+    const logins = this.#logins
+    const entitlements = new Entitlements({ suite, chain, roster, readings })
+    const clientLogin = new ClientLogin({
+      suite,
+      chain,
+      clock,
+      log,
+      readings,
+      entitlements,
+      logins,
+      keyServer: identity.spki,
+      clockSkewSeconds: Math.round(config.objects.acceptClockSkew / 1000),
+      verifications: config.limits.verifications,
+    })
+    const joins = new Joins({
+      suite,
+      clock,
+      log,
+      roster,
+      readings,
+      entitlements,
+      clientLogin,
+      sessions,
+      credentials,
+      certificates,
+      parts: this.#parts,
+      policy,
+      mode: config.sessions.joins,
+      onGroup: (group) => this.#adopt(group),
+    })
+    const senderIds = new SenderIds({ clock, credentials })
+    const replies = new Replies({
+      roster,
+      credentials,
+      clock,
+      policies: policiesOf(config, policy),
+      kdcCred: identity.kdcCred,
+      publicUri,
+    })
+    const everywhere = broadcasts(roster, storage, clock)
+    const overDtls = [
+      authzInfo(entitlements, logins),
+      ...groupResources({ suite, roster, joins, certificates, credentials, replies }),
+      nodeResource({ roster, entitlements, senderIds, logins, certificates, sessions, clock, log }),
+    ]
+    for (const resource of [...everywhere, ...overDtls]) this.secure.add(served(resource))
+    for (const resource of [...everywhere, credsResource({ roster, certificates, credentials })]) {
+      this.plain.add(served(resource))
+    }
+  }
+
+  #addMetrics(metrics: Metrics): void {
+    const { roster } = this
+    metrics.gauge('iotchain_keyserver_groups', 'Groups that this key server runs.', () => roster.groups.size)
+    metrics.gauge('iotchain_keyserver_devices', 'Devices known.', () => roster.devices.size)
+    metrics.gauge('iotchain_keyserver_members', 'Memberships that stand, in all groups.', () => {
+      let count = 0
+      for (const group of roster.groups.values()) for (const _ of group.manager.members()) count++
+      return count
+    })
+    metrics.gauge('iotchain_keyserver_chain_age_seconds', 'Since the chain was read last.', () => {
+      const last = this.readings.lastGoodMs
+      return last === undefined ? -1 : Math.round((this.#o.clock.nowMs() - last) / 1000)
+    })
+  }
+}
