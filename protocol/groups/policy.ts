@@ -33,6 +33,8 @@ export interface GroupPolicy {
   readonly broadcastOctets: number
   /** A cover of more octets than this is worth a new epoch if that halves it. */
   readonly compactionOctets: number
+  /** Begin a session where a membership ends, instead of letting it run to the end of the session. */
+  readonly strictExpiry: boolean
   /** Ended epochs whose personal keys can still be asked for, beyond those in the window. */
   readonly retainEpochs: number
 }
@@ -51,6 +53,7 @@ export const DEFAULT_POLICY: GroupPolicy = {
   rejoinsPerHour: 32,
   broadcastOctets: 32_768,
   compactionOctets: 1_024,
+  strictExpiry: false,
   retainEpochs: 2,
 }
 

@@ -7,6 +7,7 @@ import type { SigningKey, VerifyKey } from '../crypto/suite.ts'
 import type { EpochSecrets } from './epoch-secrets.ts'
 import type { Gid } from './gid.ts'
 import type { ManagerChanges, ManagerState, Membership } from './manager-state.ts'
+import type { GroupPolicy } from './policy.ts'
 
 /** 0x01 ‖ client address or 0x02 ‖ device address (gid.ts makes them); to the scheme, opaque octets. */
 export type MemberId = Uint8Array
@@ -95,9 +96,9 @@ export interface GroupManager {
   /** A renewal without gap: same membership, other end. @throws `group/no-member` */
   renew(id: MemberId, expiresAt: number | undefined): void
   /** The membership that stands for the next session (or the newest one that the id had), for checks and logs. */
-  membership(id: MemberId): Membership | undefined
+  membership(id: MemberId): Readonly<Membership> | undefined
   /** Memberships that the next broadcast would consider: not out; suspended ones too. */
-  members(): Iterable<Membership>
+  members(): Iterable<Readonly<Membership>>
 
   /** Makes the tree of the next epoch; one allocated before and not activated is discarded, its number never used again. */
   allocateEpoch(t: { nbf: number }): void
@@ -217,6 +218,8 @@ export interface ManagerOptions {
   readonly secrets: EpochSecrets
   /** The key server's broadcast key: 32-octet Ed25519 seed as a handle of the suite. */
   readonly signingKey: SigningKey
+  /** Takes the place of the policy in the state: the configuration may have changed. */
+  readonly policy?: GroupPolicy | undefined
 }
 
 export interface MemberOptions {

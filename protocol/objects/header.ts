@@ -1,9 +1,9 @@
 /** The protected header of a sealed object (protocol.md §4.3): what the proxy can read, and nobody can change. */
 import { concat, u32 } from '../bytes.ts'
 import { type AeadAlgorithm, isAeadAlgorithm } from '../crypto/suite.ts'
+import { Cursor, uintHead } from '../cursor.ts'
 import { IotchainError } from '../errors.ts'
 import { type Gid, toGid } from '../groups/gid.ts'
-import { Cursor, uintHead } from './cursor.ts'
 
 /** Sequence numbers are below 2^40. */
 export const SEQ_LIMIT = 2 ** 40
@@ -90,7 +90,7 @@ export function encodeHeader(header: ObjectHeader): Uint8Array {
  * @throws `object/malformed`
  */
 export function decodeHeader(bytes: Uint8Array): ObjectHeader {
-  const cursor = new Cursor(bytes)
+  const cursor = new Cursor(bytes, 'object/malformed')
   cursor.expect(0xa6, 1)
   const algorithm = cursor.uint()
   if (!isAeadAlgorithm(algorithm)) throw malformed('an algorithm that is not used here')

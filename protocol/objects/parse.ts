@@ -1,6 +1,7 @@
 /** Takes sealed objects apart (protocol.md §4.3). Nothing parsed here is verified yet. */
+
+import { Cursor } from '../cursor.ts'
 import { IotchainError } from '../errors.ts'
-import { Cursor } from './cursor.ts'
 import { decodeHeader, type ObjectHeader } from './header.ts'
 
 /** The largest object that is looked at, octets. */
@@ -49,10 +50,10 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Pars
 /** @throws `object/malformed`, `object/too-large` */
 export function parseSigned(bytes: Uint8Array, options: ParseOptions = {}): ParsedSigned {
   checkSize(bytes)
-  const cursor = new Cursor(bytes)
+  const cursor = new Cursor(bytes, 'object/malformed')
   cursor.expect(0xd2, 0x84)
   const outer = cursor.bstr(15, 15)
-  const inside = new Cursor(outer)
+  const inside = new Cursor(outer, 'object/malformed')
   inside.expect(0xa3, 1, options.acceptEd25519 && outer[2] === 0x32 ? 0x32 : 0x27, 3, 0x10, 4)
   const kid = inside.bstr(8, 8)
   inside.end()
@@ -66,10 +67,10 @@ export function parseSigned(bytes: Uint8Array, options: ParseOptions = {}): Pars
 /** @throws `object/malformed`, `object/too-large` */
 export function parseMac(bytes: Uint8Array): ParsedMac {
   checkSize(bytes)
-  const cursor = new Cursor(bytes)
+  const cursor = new Cursor(bytes, 'object/malformed')
   cursor.expect(0xd1, 0x84)
   const outer = cursor.bstr(8, 14)
-  const inside = new Cursor(outer)
+  const inside = new Cursor(outer, 'object/malformed')
   inside.expect(0xa3, 1, 4, 3, 0x10, 4)
   const sid = inside.bstr(1, 7)
   inside.end()
@@ -88,7 +89,7 @@ export function parseMac(bytes: Uint8Array): ParsedMac {
 /** @throws `object/malformed`, `object/too-large` */
 export function parseEncrypt0(bytes: Uint8Array): ParsedEncrypt0 {
   checkSize(bytes)
-  const cursor = new Cursor(bytes)
+  const cursor = new Cursor(bytes, 'object/malformed')
   cursor.expect(0xd0, 0x83)
   const protectedBytes = cursor.bstr(0, 255)
   cursor.expect(0xa0)

@@ -161,3 +161,7 @@ export function resolveSenml(records: readonly SenmlRecord[], now: number): Reso
     }
   })
 }
+
+function malformed(what: string): IotchainError {
+  return new IotchainError('senml/malformed', `not SenML in CBOR: ${what}`)
+}
