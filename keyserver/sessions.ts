@@ -270,7 +270,6 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
   }
 }
 
-
 /** Who of a group has a credential that has to be kept fresh. */
 function credentialSubjects(served: ServedDevice, group: Group): CredentialSubject[] {
   const { coseKey, senderIds } = served.record

@@ -1,0 +1,184 @@
+/** The key server as a daemon: reads its files, opens store and ports, and puts the service between them. */
+import { existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { suite } from '#crypto'
+import { ChainReader } from '../chain/reader.ts'
+import { JsonRpc } from '../chain/rpc.ts'
+import { IotchainError } from '../protocol/errors.ts'
+import { readFileOrExplain } from '../runtime/atomic-file.ts'
+import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
+import { parseCertificates } from '../runtime/pki/certificate.ts'
+import { openLevelStore } from '../store/level.ts'
+import type { Store } from '../store/store.ts'
+import type { KeyServerConfig } from './config.ts'
+import { type Endpoints, openEndpoints, publicUriOf, readPems } from './endpoints.ts'
+import { loadIdentity, type ServerIdentity } from './identity.ts'
+import { KeyServer } from './service.ts'
+import { groupPolicyOf } from './settings.ts'
+
+export interface KeyServerDaemon extends Daemon<KeyServerConfig> {
+  /** Once it runs: the parts, and the ports that are bound. */
+  readonly running: { readonly server: KeyServer; readonly endpoints: Endpoints } | undefined
+}
+
+/**
+ * Reads and checks every file that the configuration names; opens no socket and no store.
+ * @throws `runtime/cannot-read`, `pki/…`, `keyserver/bad-identity`, `group/bad-policy`
+ */
+export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonContext): KeyServerDaemon {
+  const { log, resolve, checkOnly } = context
+  groupPolicyOf(config)
+  const missing = missingFiles(config, resolve)
+  if (missing.length > 0 && !checkOnly) throw notReady(missing[0] as string)
+  const files = missing.length > 0 ? undefined : readFiles(config, context)
+  const chain = chainReader(config, context)
+  let store: Store | undefined
+  let running: { server: KeyServer; endpoints: Endpoints } | undefined
+
+  return {
+    get running() {
+      return running
+    },
+
+    async start() {
+      if (files === undefined) throw notReady(missing[0] as string)
+      const state = resolve(config.state)
+      makeFolder(state)
+      store = await openLevelStore(join(state, 'store'), { cacheBytes: 16 * 1024 * 1024 })
+      let publicUri = ''
+      const server = new KeyServer({
+        config,
+        suite,
+        store,
+        vaultFolder: join(state, 'epochs'),
+        chain,
+        identity: files.identity,
+        clock: context.clock,
+        log,
+        metrics: context.metrics,
+        publicUri: () => publicUri,
+      })
+      await server.load()
+      const endpoints = await openEndpoints({
+        config,
+        identity: files.identity,
+        log,
+        secure: server.secure,
+        plain: server.plain,
+        issuers: files.issuers,
+        crls: files.crls,
+        onGone: (association) => server.forget(association),
+      })
+      publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
+      running = { server, endpoints }
+      server.start()
+      await tellChain(chain, context)
+      const { coaps, coap } = endpoints
+      log.info(
+        { coaps: coaps.address, coap: coap.address, publicUri, groups: server.roster.groups.size },
+        'serving devices and clients',
+      )
+    },
+
+    async stop() {
+      await running?.endpoints.close()
+      await running?.server.stop()
+      running = undefined
+      await store?.close()
+      store = undefined
+    },
+
+    async health() {
+      await store?.get('health')
+    },
+
+    async reload(next) {
+      const fresh = readFiles(next, context)
+      if (files !== undefined && Buffer.compare(fresh.identity.spki, files.identity.spki) !== 0) {
+        throw new IotchainError('keyserver/bad-identity', 'the new certificate has another key', {
+          hint: 'devices and clients pin this key by the registry: renew the certificate with the same key',
+        })
+      }
+      running?.endpoints.renew(fresh.issuers, fresh.crls, fresh.identity)
+      log.info('certificates and revocation lists read again; other settings count after a restart')
+    },
+
+    advice() {
+      return missing.map((file) => `${file} is not there yet: iotchain-keyserver init makes keys, the CA certificates`)
+    },
+  }
+}
+
+interface Files {
+  readonly identity: ServerIdentity
+  readonly issuers: readonly string[]
+  readonly crls: readonly string[]
+}
+
+function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): Files {
+  const { keys } = config
+  const passphrase =
+    keys.passphraseFile === undefined
+      ? undefined
+      : readFileOrExplain(resolve(keys.passphraseFile), 'passphrase file')
+          .toString('utf8')
+          .replace(/\r?\n$/, '')
+  const identity = loadIdentity(
+    suite,
+    {
+      certificate: resolve(keys.certificate),
+      key: resolve(keys.key),
+      passphrase,
+      broadcast: resolve(keys.broadcast),
+    },
+    clock.nowMs() / 1000,
+  )
+  const issuers = readPems(config.issuers.map(resolve), 'CA certificate')
+  for (const pem of issuers) parseCertificates(pem)
+  return { identity, issuers, crls: readPems(config.crl.map(resolve), 'revocation list') }
+}
+
+function missingFiles(config: KeyServerConfig, resolve: (path: string) => string): string[] {
+  const { certificate, key, broadcast } = config.keys
+  return [certificate, key, broadcast, ...config.issuers].map(resolve).filter((file) => !existsSync(file))
+}
+
+function notReady(file: string): IotchainError {
+  return new IotchainError('keyserver/not-ready', `${file} is not there`, {
+    hint: 'iotchain-keyserver init makes the keys; `iotchain owner ca server` issues the certificate',
+  })
+}
+
+function chainReader(config: KeyServerConfig, { clock }: DaemonContext): ChainReader {
+  const { chain } = config
+  return new ChainReader({
+    rpc: new JsonRpc({ url: chain.rpcUrl }),
+    chainId: chain.id,
+    registry: chain.registry,
+    confirmations: chain.confirmations,
+    maxHeadAgeSeconds: Math.round(chain.maxHeadAge / 1000),
+    expectPeers: chain.expectPeers,
+    nowMs: () => clock.nowMs(),
+  })
+}
+
+/** Says at once whether the chain can be read; an unreachable node is no reason not to start. */
+async function tellChain(chain: ChainReader, { log }: DaemonContext): Promise<void> {
+  try {
+    const head = await chain.head()
+    log.info({ chainId: chain.chainId, block: head.number }, 'the chain is there')
+  } catch (error) {
+    log.warn({ err: error }, 'the chain cannot be read yet: nobody new is admitted until it can')
+  }
+}
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    throw new IotchainError('runtime/cannot-write', `the state folder ${folder} cannot be made`, {
+      cause,
+      hint: 'check the path, and owner and mode of the folder above it',
+    })
+  }
+}
