@@ -40,9 +40,9 @@ export class CredentialBook {
     return credential
   }
 
-  /** All credentials held, of any subject, newest first. */
+  /** All credentials held, of any subject, newest first; of two of the same second the one that came later. */
   get credentials(): readonly Credential[] {
-    this.cached ??= [...this.entries.values()].sort((a, b) => b.iat - a.iat)
+    this.cached ??= [...this.entries.values()].reverse().sort((a, b) => b.iat - a.iat)
     return this.cached
   }
 
