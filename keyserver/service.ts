@@ -129,7 +129,6 @@ export class KeyServer {
       credentials: this.credentials,
       clock,
       log,
-      strictExpiry: config.sessions.strictExpiry,
       readLimitMs: Math.min(10_000, Math.max(1000, policy.leadSeconds * 500)),
     })
     this.headWatch = new HeadWatch({

@@ -3,6 +3,7 @@
  * groups; its time is the injected clock, so that tests drive it by `tick`.
  */
 import type { Clock } from '../protocol/clock.ts'
+import { type SessionSchedule, scheduleEpoch, scheduleSession } from '../protocol/groups/schedule.ts'
 import type { GroupManager } from '../protocol/groups/scheme.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { CredentialSubject, Credentials } from './credentials.ts'
@@ -10,7 +11,6 @@ import { type Enforcement, isChainAway } from './enforcement.ts'
 import type { Group } from './group.ts'
 import type { Readings } from './readings.ts'
 import type { Roster, ServedDevice } from './roster.ts'
-import { planSession, type SessionPlan } from './schedule.ts'
 import { Key, putRecord } from './storage.ts'
 
 /** Longest sleep of the loop: a clock that was set is noticed within this. */
@@ -27,7 +27,6 @@ export interface SessionsOptions {
   readonly readings: Readings
   readonly clock: Clock
   readonly log: Logger
-  readonly strictExpiry: boolean
   /** Longest wait for the chain before a broadcast, ms; then the last reading is used. */
   readonly readLimitMs: number
 }
@@ -132,7 +131,7 @@ export class Sessions {
     const pace = this.#pace(group)
     await group.change(
       (m) => {
-        const { plan } = this.#plan(group)
+        const plan = this.#plan(group)
         if (plan.publishAt > this.#nowSeconds()) return
         this.#rollEpoch(group, m, plan)
         m.next({ nbf: plan.nbf, exp: plan.exp })
@@ -150,44 +149,29 @@ export class Sessions {
   }
 
   /** Allocates the next tree ahead of the border, or at once when the present one is worn out, and puts it to use. */
-  #rollEpoch(group: Group, m: GroupManager, plan: SessionPlan): void {
-    const { policy, epochs, active } = group.head
-    const nbf = plan.nbf
-    const current = epochs.find((e) => e.epoch === active)
-    if (m.epoch === 0 || current === undefined || group.needsEpoch) {
-      m.allocateEpoch({ nbf })
-      m.activateEpoch()
-      group.needsEpoch = false
-      return
-    }
-    const border = current.nbf + policy.epochSeconds
-    const advice = m.compaction({ nbf })
-    if (m.allocatedEpoch === undefined) {
-      if (advice.when === 'now') m.allocateEpoch({ nbf })
-      else if (nbf >= border - policy.refreshLeadSeconds) m.allocateEpoch({ nbf: Math.max(border, nbf) })
-      else if (advice.when === 'allocate') m.allocateEpoch({ nbf: Math.min(border, nbf + policy.refreshLeadSeconds) })
-    }
-    if (m.allocatedEpoch === undefined) return
-    const planned = epochs.find((e) => e.epoch === m.allocatedEpoch)?.nbf ?? border
-    if (nbf >= planned || nbf >= border || advice.when === 'now') m.activateEpoch()
+  #rollEpoch(group: Group, m: GroupManager, plan: SessionSchedule): void {
+    const { nbf } = plan
+    const compaction = m.epoch === 0 ? 'no' : m.compaction({ nbf }).when
+    const due = scheduleEpoch(group.head, { now: this.#nowSeconds(), nbf, compaction })
+    if (due.allocate !== undefined || group.needsEpoch) m.allocateEpoch(due.allocate ?? { nbf })
+    if (due.activate || group.needsEpoch) m.activateEpoch()
+    group.needsEpoch = false
   }
 
-  #plan(group: Group): { plan: SessionPlan; urgent: boolean } {
-    const pace = this.#pace(group)
-    const cutAt = this.#o.strictExpiry ? firstEnd(group) : undefined
-    const plan = planSession({
-      policy: group.policy,
-      lastNbf: group.newest?.nbf,
-      urgent: pace.urgent,
-      cutAt,
+  #plan(group: Group): SessionSchedule {
+    const { newest } = group
+    return scheduleSession({
+      head: group.head,
+      last: newest === undefined ? undefined : { ...newest, epoch: group.head.active },
       now: this.#nowSeconds(),
+      urgent: this.#pace(group).urgent,
+      earliestExpiry: group.head.policy.strictExpiry ? firstEnd(group, newest?.nbf ?? 0) : undefined,
     })
-    return { plan, urgent: pace.urgent }
   }
 
   #isDue(group: Group): boolean {
     if (this.#pace(group).notBeforeMs > this.#o.clock.monotonicMs()) return false
-    return hasMembers(group) && this.#plan(group).plan.publishAt <= this.#nowSeconds()
+    return hasMembers(group) && this.#plan(group).publishAt <= this.#nowSeconds()
   }
 
   #sleepMs(): number {
@@ -195,7 +179,7 @@ export class Sessions {
     const nowMs = this.#o.clock.nowMs()
     for (const group of this.#o.roster.groups.values()) {
       if (!hasMembers(group)) continue
-      const dueMs = this.#plan(group).plan.publishAt * 1000 - nowMs
+      const dueMs = this.#plan(group).publishAt * 1000 - nowMs
       const heldMs = this.#pace(group).notBeforeMs - this.#o.clock.monotonicMs()
       sleep = Math.min(sleep, Math.max(dueMs, heldMs, 1))
     }
@@ -247,10 +231,11 @@ function stands(group: Group, memberId: Uint8Array): boolean {
   return membership !== undefined && membership.out === undefined
 }
 
-function firstEnd(group: Group): number | undefined {
+/** The first end of a membership after `since`. */
+function firstEnd(group: Group, since: number): number | undefined {
   let first: number | undefined
   for (const { expiresAt, suspendedFrom } of group.manager.members()) {
-    if (expiresAt === undefined || suspendedFrom !== undefined) continue
+    if (expiresAt === undefined || suspendedFrom !== undefined || expiresAt <= since) continue
     if (first === undefined || expiresAt < first) first = expiresAt
   }
   return first

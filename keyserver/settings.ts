@@ -27,6 +27,7 @@ export function groupPolicyOf(config: KeyServerConfig): GroupPolicy {
     leavesPerMemberAndEpoch: limits.leavesPerMember,
     rejoinsPerHour: limits.rejoinsPerHour,
     retainEpochs: s.retainEpochs,
+    strictExpiry: s.strictExpiry,
   })
 }
 
