@@ -11,8 +11,8 @@ import type { Logger } from '../runtime/log.ts'
 import type { StoreOperation } from '../store/store.ts'
 import type { Group } from './group.ts'
 import type { ClientReading, DeviceReading, Readings } from './readings.ts'
-import type { Roster, ServedDevice } from './roster.ts'
-import { del, Key, putRecord, type Storage } from './storage.ts'
+import { type Roster, type ServedDevice, sameGrant } from './roster.ts'
+import { type ClientRecord, del, Key, putRecord, type Storage } from './storage.ts'
 
 export interface EnforcementOptions {
   readonly roster: Roster
@@ -162,7 +162,7 @@ export class Enforcement {
         const early = membership.expiresAt === undefined || membership.expiresAt > now
         this.#out(m, group, membership, early ? 'its right was taken back' : 'its token ended')
         hurry ||= early && !verdicts.leftByThemselves.has(address)
-      } else if (membership.suspendedFrom !== undefined && !sameGrant(served, address, reading, group.bit)) {
+      } else if (membership.suspendedFrom !== undefined && !sameGrant(recordOf(served, address), reading, group.bit)) {
         this.#out(m, group, membership, 'another token stands than before the chain was away')
       } else {
         if (membership.suspendedFrom !== undefined) m.resume(membership.id)
@@ -179,13 +179,8 @@ export class Enforcement {
   }
 }
 
-/** True if a token that grants the bit now is the very one that was admitted before. */
-function sameGrant(served: ServedDevice, client: Address, reading: ClientReading, bit: number): boolean {
-  const before = served.clients.get(client)?.record.admissions ?? {}
-  for (const [contract, now] of reading.admissions) {
-    if (((now.claims >>> bit) & 1) === 1 && before[contract]?.serial === now.serial) return true
-  }
-  return false
+function recordOf(served: ServedDevice, client: Address): ClientRecord {
+  return served.clients.get(client)?.record ?? { admissions: {} }
 }
 
 function sameAdmissions(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): boolean {

@@ -6,7 +6,6 @@ import { equalBytes } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { publicKeyOf } from '../protocol/cose/key.ts'
 import type { CryptoSuite } from '../protocol/crypto/suite.ts'
-import { isIotchainError } from '../protocol/errors.ts'
 import { type Gid, gname } from '../protocol/groups/gid.ts'
 import type { GroupPolicy } from '../protocol/groups/policy.ts'
 import type { JoinResult } from '../protocol/groups/scheme.ts'
@@ -23,7 +22,7 @@ import { Group, type GroupParts } from './group.ts'
 import type { Login } from './logins.ts'
 import type { ClientReading, DeviceReading, Readings } from './readings.ts'
 import { refusal } from './refusals.ts'
-import type { Roster, ServedDevice } from './roster.ts'
+import { type Roster, type ServedDevice, sameGrant } from './roster.ts'
 import type { Sessions } from './sessions.ts'
 import { type ClientRecord, type DeviceRecord, Key, putRecord, type SenderIdRecord } from './storage.ts'
 
@@ -132,10 +131,14 @@ export class Joins {
       group,
       served.memberId,
       certificate.notAfter,
-      (issueSid, now) => {
+      false,
+      (issueSid, now, repeated) => {
+        // A new membership is a new incarnation for all that is known: what it sealed before may be lost to it.
         const known = record.senderIds[group.name] ?? []
-        const senderIds =
-          known.length > 0 ? record.senderIds : { ...record.senderIds, [group.name]: [{ sid: issueSid(), from: now }] }
+        const keep = repeated && known.length > 0
+        const senderIds = keep
+          ? record.senderIds
+          : { ...record.senderIds, [group.name]: [...known, { sid: issueSid(), from: now }] }
         const { sha256, serial, notAfter } = certificate
         record = {
           ...record,
@@ -177,13 +180,14 @@ export class Joins {
       group,
       client.memberId,
       expiresAt,
-      (issueSid, now) => {
+      !sameGrant(client.record, verdict, group.bit),
+      (issueSid, now, repeated) => {
         if (login.commandKey === undefined) return
         const known = record.senderIds ?? {}
-        const kept = record.commandKey !== undefined && equalBytes(record.commandKey, login.commandKey)
-        const mine: readonly SenderIdRecord[] = known[group.name] ?? []
-        const grown = kept && mine.length > 0 ? mine : [{ sid: issueSid(), from: now }]
-        const senderIds = kept ? { ...known, [group.name]: grown } : { [group.name]: grown }
+        const sameKey = record.commandKey !== undefined && equalBytes(record.commandKey, login.commandKey)
+        const mine: readonly SenderIdRecord[] = sameKey ? (known[group.name] ?? []) : []
+        const grown = repeated && mine.length > 0 ? mine : [...mine, { sid: issueSid(), from: now }]
+        const senderIds = sameKey ? { ...known, [group.name]: grown } : { [group.name]: grown }
         record = { ...record, commandKey: login.commandKey, senderIds }
         credential = credentials.prepare({
           device: served.address,
@@ -218,33 +222,29 @@ export class Joins {
     }
   }
 
-  /** The join itself; a tree without a free leaf is followed by a new one. */
+  /**
+   * The join itself.
+   * @param anew a suspended membership is not resumed, but followed by a new one
+   */
   async #enter(
     group: Group,
     memberId: Uint8Array,
     expiresAt: number,
-    within: (issueSid: () => Uint8Array, now: number) => void,
+    anew: boolean,
+    within: (issueSid: () => Uint8Array, now: number, repeated: boolean) => void,
     also: () => StoreOperation[],
   ): Promise<JoinResult> {
     const { clock, mode, sessions } = this.#o
-    const attempt = (fresh: boolean): Promise<JoinResult> =>
-      group.change((m) => {
-        const now = Math.floor(clock.nowMs() / 1000)
-        if (fresh) m.allocateEpoch({ nbf: now })
-        const result = m.join(memberId, { expiresAt, mode, now })
-        if (result.repeated) m.renew(memberId, expiresAt)
-        within(() => m.issueSid(), now)
-        return result
-      }, also)
-    try {
-      return await attempt(false)
-    } catch (error) {
-      if (!isIotchainError(error) || error.code !== 'group/full') throw error
-      const result = await attempt(true)
-      sessions.hurry([group])
-      return result
-    } finally {
-      sessions.wake()
-    }
+    const result = await group.change((m) => {
+      const now = Math.floor(clock.nowMs() / 1000)
+      if (anew && m.membership(memberId)?.suspendedFrom !== undefined) m.leave(memberId)
+      const joined = m.join(memberId, { expiresAt, mode, now })
+      within(() => m.issueSid(), now, joined.repeated)
+      return joined
+    }, also)
+    // No leaf was free in the tree in use: the next one is put to use at once.
+    if (result.personal.epoch !== group.manager.epoch) sessions.hurry([group])
+    else sessions.wake()
+    return result
   }
 }

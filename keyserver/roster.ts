@@ -109,3 +109,16 @@ export class Roster {
 export function admissionsOf(record: ClientRecord): Map<Address, AdmissionRecord> {
   return new Map(Object.entries(record.admissions) as [Address, AdmissionRecord][])
 }
+
+/** True if a token that grants the bit now is the very one that was admitted before. */
+export function sameGrant(
+  before: ClientRecord,
+  now: { readonly admissions: ReadonlyMap<Address, AdmissionRecord> },
+  bit: number,
+): boolean {
+  for (const [contract, admission] of now.admissions) {
+    const grants = ((admission.claims >>> bit) & 1) === 1
+    if (grants && before.admissions[contract]?.serial === admission.serial) return true
+  }
+  return false
+}
