@@ -1,0 +1,132 @@
+/** `iotchain-device init` and `registration`: the steps between a new device and a registered one. */
+import { join } from 'node:path'
+import type { Command } from 'commander'
+import { createRegistration, IDENTITY_FILES, initIdentity } from '../../device/provision.ts'
+import { deviceSettings } from '../../device/settings.ts'
+import { fromHex, toHex } from '../../protocol/bytes.ts'
+import { IotchainError } from '../../protocol/errors.ts'
+import { parseAddress } from '../../protocol/messages/address.ts'
+import { encodeRegistrationTicket } from '../../protocol/messages/registration.ts'
+import { loadConfig, resolvePath } from '../../runtime/config.ts'
+import { parseDuration } from '../../runtime/duration.ts'
+
+export function registerDeviceCommands(program: Command): void {
+  program
+    .command('init')
+    .description('make the keys of a new device and the request for its certificate; never overwrites')
+    .option('--dir <folder>', 'where to put them', '.')
+    .option('--json', 'print one line of JSON')
+    .action(init)
+  program
+    .command('registration')
+    .description('print the signed registration that the owner submits to the registry')
+    .requiredOption('--owner <address>', 'Ethereum address of the owner, who alone can submit it')
+    .requiredOption('--keyserver-spki <hex>', 'SHA-256 of the key server’s public key, 64 hex digits')
+    .option('--config <file>', 'take keys and chain from the device’s configuration')
+    .option('--dir <folder>', 'folder of the keys, without a configuration', '.')
+    .option('--chain-id <n>', 'chain id, without a configuration')
+    .option('--registry <address>', 'DeviceRegistry contract, without a configuration')
+    .option('--nonce <n>', 'nonce of the device in the registry: 0 at first', '0')
+    .option('--deadline <when>', 'how long it is good: a duration from now, or unix seconds', '30d')
+    .option('--uri <uri>', 'where clients find the device (a hint)', '')
+    .option('--qr', 'print a QR code too')
+    .action(registration)
+}
+
+async function init(options: { dir: string; json?: boolean }): Promise<void> {
+  const made = await initIdentity(options.dir)
+  const signingKey = `0x${toHex(made.signingKey)}`
+  if (options.json === true) {
+    const request = join(options.dir, IDENTITY_FILES.request)
+    console.log(JSON.stringify({ address: made.address, signingKey, request }))
+    return
+  }
+  console.log(`device address  ${made.address}`)
+  console.log(`signing key     ${signingKey}`)
+  console.log(`keys            ${Object.values(IDENTITY_FILES).join(', ')} in ${options.dir} (readable by you alone)`)
+  console.log('')
+  console.log('next: have the CA issue the certificate, and register the device:')
+  console.log(`  iotchain owner ca issue --csr ${join(options.dir, IDENTITY_FILES.request)} …`)
+  console.log(
+    `  iotchain-device registration --dir ${options.dir} --owner 0x… --keyserver-spki … --chain-id … --registry 0x…`,
+  )
+}
+
+interface RegistrationOptions {
+  readonly owner: string
+  readonly keyserverSpki: string
+  readonly config?: string
+  readonly dir: string
+  readonly chainId?: string
+  readonly registry?: string
+  readonly nonce: string
+  readonly deadline: string
+  readonly uri: string
+  readonly qr?: boolean
+}
+
+async function registration(options: RegistrationOptions): Promise<void> {
+  const { accountKey, signingKey, chainId, registry } = keysAndChain(options)
+  const keyServer = fromHex(options.keyserverSpki)
+  if (keyServer.length !== 32) throw usage('--keyserver-spki has 64 hex digits')
+  const text = encodeRegistrationTicket(
+    createRegistration({
+      accountKey,
+      signingKey,
+      chainId,
+      registry,
+      owner: parseAddress(options.owner),
+      keyServer,
+      uri: options.uri,
+      nonce: wholeNumber('--nonce', options.nonce),
+      deadline: deadlineOf(options.deadline),
+    }),
+  )
+  console.log(text)
+  if (options.qr === true) {
+    const { encodeQR } = await import('qr')
+    console.log(encodeQR(text, 'term'))
+  }
+}
+
+function keysAndChain(options: RegistrationOptions): {
+  accountKey: string
+  signingKey: string
+  chainId: number
+  registry: string
+} {
+  if (options.config !== undefined) {
+    const { identity, chain } = loadConfig(deviceSettings, options.config)
+    const resolve = (path: string): string => resolvePath(options.config as string, path)
+    return {
+      accountKey: resolve(identity.accountKey),
+      signingKey: resolve(identity.signingKey),
+      chainId: chain.id,
+      registry: chain.registry,
+    }
+  }
+  if (options.chainId === undefined || options.registry === undefined) {
+    throw usage('without --config, --chain-id and --registry are needed')
+  }
+  return {
+    accountKey: join(options.dir, IDENTITY_FILES.accountKey),
+    signingKey: join(options.dir, IDENTITY_FILES.signingKey),
+    chainId: wholeNumber('--chain-id', options.chainId),
+    registry: parseAddress(options.registry),
+  }
+}
+
+function deadlineOf(text: string): number {
+  if (/^\d+$/.test(text)) return Number(text)
+  return Math.floor((Date.now() + parseDuration(text)) / 1000)
+}
+
+function wholeNumber(option: string, text: string): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw usage(`${option} is a whole number`)
+  return value
+}
+
+function usage(message: string): IotchainError {
+  return new IotchainError('device/usage', message, { hint: '--help tells the options' })
+}

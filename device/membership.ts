@@ -1,0 +1,137 @@
+/**
+ * Keeps the device a member of its groups: joins, asks for a new Sender ID when the old ones are void, fetches the
+ * next epoch's personal key and the next credential in time, and joins again when a broadcast leaves it out.
+ */
+import { IotchainError } from '../protocol/errors.ts'
+import type { Logger } from '../runtime/log.ts'
+import type { Credentials } from './credentials.ts'
+import type { GroupSession } from './group-session.ts'
+import type { KeyServer } from './key-server.ts'
+import type { Sequence } from './sequence.ts'
+import { Task } from './task.ts'
+
+export interface MembershipOptions {
+  readonly group: GroupSession
+  readonly keyServer: KeyServer
+  readonly sequence: Sequence
+  readonly credentials: Credentials
+  readonly log: Logger
+  readonly nowSeconds: () => number | undefined
+  readonly retry: { readonly initial: number; readonly max: number }
+  /** Joined, or joined anew: broadcasts can be followed. */
+  readonly onJoined: () => void
+  readonly random?: () => number
+}
+
+/** Longest time between two looks at what is due. */
+const LOOK_MS = 600_000
+/** After a broadcast that leaves the device out, the key server is asked again this often at most. */
+const REJOIN_MS = 30_000
+
+export class Membership {
+  readonly #options: MembershipOptions
+  readonly #task: Task
+  #rejoin = false
+  #needsPersonal = false
+  #rejoinedAtMs = Number.NEGATIVE_INFINITY
+  /** Unix seconds at which the personal key of the next epoch is fetched; chosen at random once per epoch. */
+  #refreshAt: number | undefined
+
+  constructor(options: MembershipOptions) {
+    this.#options = options
+    const { initial, max } = options.retry
+    const name = `membership in ${options.group.gname}`
+    this.#task = new Task({ name, log: options.log, initialMs: initial, maxMs: max }, () => this.#turn())
+  }
+
+  get lastError(): unknown {
+    return this.#task.lastError
+  }
+
+  start(): void {
+    this.#task.start()
+  }
+
+  stop(): Promise<void> {
+    return this.#task.stop()
+  }
+
+  /** A broadcast could not be opened. */
+  gap(reason: 'not-for-me' | 'unknown-epoch'): void {
+    if (reason === 'unknown-epoch') this.#needsPersonal = true
+    else this.#rejoin = true
+    this.#task.nudge()
+  }
+
+  /** A look at what is due, e.g. because a command came with an unknown Sender ID. */
+  async fetchCredentials(): Promise<void> {
+    const { group, keyServer, credentials, nowSeconds } = this.#options
+    const kdcCred = group.kdcCred
+    if (kdcCred === undefined) return
+    const { creds } = await keyServer.creds(group.gid)
+    await credentials.add(kdcCred, creds, nowSeconds())
+  }
+
+  async #turn(): Promise<number | undefined> {
+    const { group, keyServer, credentials, sequence, nowSeconds } = this.#options
+    if (!group.joined) await this.#join()
+    else if (this.#rejoin) {
+      const waitMs = this.#rejoinedAtMs + REJOIN_MS - performance.now()
+      if (waitMs > 0) return waitMs
+      await this.#join()
+    } else if (this.#needsPersonal) {
+      await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+      this.#needsPersonal = false
+      this.#options.onJoined()
+    }
+    const now = nowSeconds()
+    if (now === undefined) return 5000
+    const sid = sequence.group(group.gname)?.sid
+    const renewAt = credentials.renewAt
+    if (sid !== undefined && (!credentials.covers(group.gname, sid) || renewAt === undefined || renewAt <= now)) {
+      await this.fetchCredentials()
+      if (!credentials.covers(group.gname, sid)) {
+        throw new IotchainError(
+          'device/no-credential',
+          'the key server has no credential for this device’s Sender ID yet',
+        )
+      }
+    }
+    await this.#refresh(now)
+    const next = Math.min(credentials.renewAt ?? now + 60, this.#refreshAt ?? now + 3600) - now
+    return Math.min(LOOK_MS, Math.max(1000, next * 1000))
+  }
+
+  async #join(): Promise<void> {
+    const { group, keyServer, sequence, credentials, log, nowSeconds, onJoined } = this.#options
+    const { response, created } = await keyServer.join(group.gid, group.bit)
+    await group.adopt(response)
+    if (sequence.group(group.gname) === undefined) {
+      // Whatever was sealed under an older Sender ID is not known any more: a fresh one is needed.
+      const sid =
+        created && response.senderId !== undefined ? response.senderId : await keyServer.newSenderId(group.gid)
+      sequence.setSid(group.gname, sid)
+    }
+    await credentials.add(response.kdcCred, response.creds, nowSeconds())
+    this.#rejoin = false
+    this.#needsPersonal = false
+    this.#refreshAt = undefined
+    this.#rejoinedAtMs = performance.now()
+    log.info({ group: group.gname, bit: group.bit, session: response.num }, created ? 'joined' : 'joined again')
+    onJoined()
+  }
+
+  /** Somewhere in the last stretch of an epoch the key of the next one is fetched; at random, so that not all ask at once. */
+  async #refresh(now: number): Promise<void> {
+    const { group, keyServer, random = Math.random } = this.#options
+    const ends = group.epochEnds
+    if (ends === undefined) return
+    if (this.#refreshAt === undefined || this.#refreshAt > ends) {
+      const lead = Math.min(3600, (group.policies?.epochSeconds ?? 86_400) / 4)
+      this.#refreshAt = ends - lead * (0.2 + 0.6 * random())
+    }
+    if (now < this.#refreshAt) return
+    await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+    this.#refreshAt = group.epochEnds === ends ? now + 60 : undefined
+  }
+}

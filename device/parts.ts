@@ -1,0 +1,232 @@
+/** The running device: every part, started in the order in which they need each other and stopped the other way round. */
+import { join } from 'node:path'
+import { IotchainError } from '../protocol/errors.ts'
+import type { DaemonContext } from '../runtime/daemon.ts'
+import { openLevelStore } from '../store/level.ts'
+import type { Store } from '../store/store.ts'
+import { CoapEndpoint } from '../transport/coap/endpoint.ts'
+import type { Router } from '../transport/coap/server.ts'
+import { bindUdp } from '../transport/coap/udp.ts'
+import { parseCoapUri } from '../transport/coap/uri.ts'
+import { dial } from '../transport/dial.ts'
+import { Credentials } from './credentials.ts'
+import type { DeviceOptions } from './daemon.ts'
+import { DeviceTime } from './device-time.ts'
+import type { Driver } from './drivers/driver.ts'
+import { Groups } from './groups.ts'
+import { hostClockIsRight } from './host-clock.ts'
+import type { DeviceIdentity } from './identity.ts'
+import { KeyServer } from './key-server.ts'
+import { machineId } from './machine-id.ts'
+import { PlainClients } from './plain-clients.ts'
+import { ResourceHost } from './resource-host.ts'
+import { SealedStore } from './sealed-store.ts'
+import { Sealing } from './sealing.ts'
+import { Sequence } from './sequence.ts'
+import { createRouter, readingResource } from './serve.ts'
+import type { DeviceSettings } from './settings.ts'
+import { Uploader } from './uploader.ts'
+
+export interface PartsOptions extends DeviceOptions {
+  readonly settings: DeviceSettings
+  readonly context: DaemonContext
+  readonly identity: DeviceIdentity
+  readonly drivers: ReadonlyMap<string, Driver>
+}
+
+export class Parts {
+  readonly #options: PartsOptions
+  /** What has been started, to be stopped in reverse. */
+  readonly #stops: (() => Promise<void> | void)[] = []
+  #endpoint: CoapEndpoint | undefined
+  #host: ResourceHost | undefined
+  #objects: SealedStore | undefined
+  #groups: Groups | undefined
+
+  constructor(options: PartsOptions) {
+    this.#options = options
+  }
+
+  get address(): { readonly address: string; readonly port: number } | undefined {
+    return this.#endpoint?.address
+  }
+
+  get groups(): Groups | undefined {
+    return this.#groups
+  }
+
+  async start(): Promise<void> {
+    const { settings, context, identity, drivers } = this.#options
+    const { log, clock, metrics } = context
+    const state = context.resolve(settings.state)
+    const store = await openLevelStore(join(state, 'db'))
+    this.#stops.push(() => store.close())
+    const sequence = Sequence.open(join(state, 'sequence'), this.#options.machine ?? machineId())
+    if (sequence.loss === 'damaged') log.warn('the sequence file is damaged: new Sender IDs are asked for')
+    const always = settings.time.trust === 'always'
+    const time = new DeviceTime({
+      clock,
+      log,
+      latest: sequence.latest,
+      hostClockIsRight: always ? async () => true : (now) => hostClockIsRight(now),
+    })
+    await time.hostIsRight()
+    this.#stops.push(() => sequence.noteTime(time.nowSeconds() ?? 0))
+
+    const objects = await this.#openObjects(store)
+    const credentials = new Credentials({ device: identity.device, log, store })
+    const keyServer = new KeyServer({
+      uri: settings.keyserver,
+      identity,
+      time,
+      log,
+      dial: this.#options.dialKeyServer ?? dialKeyServer,
+    })
+    this.#stops.push(() => keyServer.close())
+    const clients = new PlainClients((uri) => dial(uri))
+    this.#stops.push(() => clients.close())
+
+    let router: Router | undefined
+    const sealing = new Sealing({
+      sequence,
+      time,
+      clock,
+      log,
+      capacity: settings.buffer.waiting,
+      onSealed: (object) => {
+        void objects.add(object, { latest: true }).then(() => {
+          router?.notify(object.path)
+          uploader?.wake()
+        })
+      },
+    })
+    const groups = new Groups({
+      settings,
+      identity,
+      store,
+      sequence,
+      time,
+      keyServer,
+      credentials,
+      clients,
+      log,
+      onSession: () => sealing.drain(),
+    })
+    this.#groups = groups
+    const uploader = this.#uploader(objects, () => time.nowSeconds())
+    router = createRouter({ groups: groups.sessions, objects, credentials, log })
+
+    const endpoint = await this.#bind(router)
+    this.#endpoint = endpoint
+    const host = new ResourceHost({
+      environment: driverEnvironment(settings, context),
+      clock,
+      time,
+      log,
+      sealing,
+      router,
+      groupOf: (bit) => groups.of(bit),
+      serve: (resource) => router.add(readingResource(resource, { objects })),
+    })
+    this.#host = host
+    this.#stops.push(() => sealing.stop())
+    this.#stops.push(() => host.stop())
+    await host.apply(settings.resources, drivers)
+    for (const group of groups.sessions.values()) await credentials.load(group.kdcCred)
+    this.#stops.push(() => groups.stop())
+    groups.start()
+    uploader?.start()
+
+    metrics.gauge('iotchain_device_waiting_readings', 'Readings that wait for a session key.', () => sealing.waiting)
+    metrics.gauge('iotchain_device_dropped_readings', 'Readings that fell out of the ring.', () => sealing.dropped)
+    metrics.gauge('iotchain_device_queued_objects', 'Sealed objects that wait for the proxy.', () => objects.queued)
+    metrics.gauge('iotchain_device_dropped_objects', 'Sealed objects that fell out of the ring.', () => objects.dropped)
+    metrics.gauge('iotchain_device_uploaded_objects', 'Objects that the proxy took.', () => uploader?.uploaded ?? 0)
+    metrics.gauge('iotchain_device_clock', 'Source of the time: 0 none, 1 host, 2 key server.', () =>
+      ['none', 'host', 'server'].indexOf(time.source),
+    )
+    log.info({ device: identity.address, listen: endpoint.address, resources: settings.resources.length }, 'serving')
+  }
+
+  /** Takes the resources of a new configuration. */
+  async apply(settings: DeviceSettings): Promise<void> {
+    await this.#host?.apply(settings.resources)
+  }
+
+  health(): void {
+    for (const { sampler, settings } of this.#host?.resources ?? []) {
+      if (!sampler.isAlive())
+        throw new IotchainError('device/stuck', `the sensor of ${settings.path} has not been read for too long`)
+    }
+    if (this.#objects?.lastError !== undefined) {
+      throw new IotchainError('device/store', 'the store cannot be written', { cause: this.#objects.lastError })
+    }
+  }
+
+  async stop(): Promise<void> {
+    const { log } = this.#options.context
+    for (const stop of this.#stops.splice(0).reverse()) {
+      try {
+        await stop()
+      } catch (error) {
+        log.warn({ err: error }, 'a part did not stop cleanly')
+      }
+    }
+  }
+
+  async #openObjects(store: Store): Promise<SealedStore> {
+    const { settings, context } = this.#options
+    const objects = await SealedStore.open({
+      store,
+      log: context.log,
+      strict: settings.buffer.durability === 'strict',
+      queueCapacity: settings.device.proxy === undefined ? 0 : settings.buffer.objects,
+    })
+    this.#objects = objects
+    this.#stops.push(() => objects.close())
+    return objects
+  }
+
+  #uploader(objects: SealedStore, nowSeconds: () => number | undefined): Uploader | undefined {
+    const { settings, context, identity } = this.#options
+    const proxy = settings.device.proxy
+    if (proxy === undefined) return undefined
+    const { log } = context
+    const uploader = new Uploader({
+      address: identity.address,
+      objects,
+      log,
+      dial: () => dial(proxy),
+      nowSeconds,
+      retry: settings.retry,
+    })
+    this.#stops.push(() => uploader.stop())
+    return uploader
+  }
+
+  async #bind(router: Router): Promise<CoapEndpoint> {
+    const { settings, context } = this.#options
+    const { host, port } = parseCoapUri(settings.device.listen)
+    const transport = await bindUdp({ host, port })
+    const endpoint = new CoapEndpoint(transport, {
+      router,
+      onEvent: (event) => context.log.debug({ event }, 'coap'),
+    })
+    this.#stops.push(() => endpoint.close())
+    return endpoint
+  }
+}
+
+export function driverEnvironment(settings: DeviceSettings, context: DaemonContext) {
+  return {
+    sysfsRoot: settings.sysfsRoot,
+    stateDirectory: join(context.resolve(settings.state), 'counters'),
+    log: context.log,
+    monotonicMs: () => context.clock.monotonicMs(),
+    gpio: settings.gpio,
+  }
+}
+
+function dialKeyServer(uri: string, identity: DeviceIdentity) {
+  return dial(uri, { secure: { cert: identity.certificate, key: identity.key, ca: identity.ca } })
+}

@@ -1,0 +1,146 @@
+/** The device's CoAP resources (protocol.md "Device"): sealed readings for everybody, readable for members alone. */
+import { suite } from '#crypto'
+import { equalBytes } from '../protocol/bytes.ts'
+import { etagOf } from '../protocol/objects/etag.ts'
+import type { Logger } from '../runtime/log.ts'
+import { Code } from '../transport/coap/codes.ts'
+import { ContentFormat } from '../transport/coap/content-format.ts'
+import { problemReply } from '../transport/coap/problem-details.ts'
+import { type CoapReply, type CoapRequest, type Resource, Router } from '../transport/coap/server.ts'
+import type { Credentials } from './credentials.ts'
+import type { Description } from './drivers/driver.ts'
+import type { GroupSession } from './group-session.ts'
+import { type SealedObject, segmentsOf } from './sealed-object.ts'
+import type { SealedStore } from './sealed-store.ts'
+
+export interface ServedResource {
+  readonly path: string
+  readonly group: GroupSession
+  readonly description: Description
+  /** Seconds between two readings. */
+  readonly periodSeconds: number
+  /** POST and PUT of an actuator. */
+  readonly command?: ((request: CoapRequest) => Promise<CoapReply>) | undefined
+}
+
+export interface ServeOptions {
+  readonly groups: ReadonlyMap<string, GroupSession>
+  readonly objects: SealedStore
+  readonly credentials: Credentials
+  readonly log: Logger
+}
+
+const BROADCAST_OCTETS = 64 * 1024
+
+export function createRouter(options: ServeOptions): Router {
+  return new Router().add(identityResource(options.credentials)).add(broadcastResource(options))
+}
+
+/** `/s/name` and `/a/name`: the newest object; as Sign1 (18) or, on request, as Mac0 (17). */
+export function readingResource(resource: ServedResource, options: Pick<ServeOptions, 'objects'>): Resource {
+  const { path, group, description, periodSeconds, command } = resource
+  const { rt, if: kind, title } = description
+  const macs = new WeakMap<SealedObject, Uint8Array>()
+
+  function get(request: CoapRequest): CoapReply {
+    const object = options.objects.latest(path)
+    if (object === undefined)
+      return unavailable('there is no reading yet: the device waits for a session key or its sensor')
+    if (request.accept === undefined || request.accept === ContentFormat.coseSign1) {
+      return content(object.signed, ContentFormat.coseSign1)
+    }
+    if (request.accept !== ContentFormat.coseMac0)
+      return problemReply(Code.notAcceptable, { detail: 'offered are content-formats 18 and 17' })
+    let mac = macs.get(object)
+    if (mac === undefined) {
+      mac = macOf(object, group)
+      if (mac === undefined) return unavailable('the session of the last reading is over: ask for content-format 18')
+      macs.set(object, mac)
+    }
+    return content(mac, ContentFormat.coseMac0)
+  }
+
+  function content(payload: Uint8Array, contentFormat: number): CoapReply {
+    return { code: Code.content, payload, contentFormat, etag: etagOf(suite, payload), maxAge: periodSeconds }
+  }
+
+  return {
+    pattern: path,
+    get,
+    ...(command === undefined ? {} : { post: command, put: command, handlesPreconditions: true, bodyOctets: 4096 }),
+    observable: true,
+    attributes: {
+      rt,
+      if: kind,
+      ct: [ContentFormat.coseSign1, ContentFormat.coseMac0],
+      gid: group.gname,
+      ...(title === undefined ? {} : { title }),
+    },
+  }
+}
+
+/** The same ciphertext under the integrity key; only while the device still holds the session under its Sender ID. */
+function macOf(object: SealedObject, group: GroupSession): Uint8Array | undefined {
+  const sealer = group.sealer(object.session, segmentsOf(object.path))
+  return sealer !== undefined && equalBytes(sealer.scope.sid, object.sid) ? sealer.mac(object.encrypt0) : undefined
+}
+
+function identityResource(credentials: Credentials): Resource {
+  return {
+    pattern: '/id',
+    get() {
+      const own = credentials.own
+      if (own === undefined) return unavailable('the key server has not issued a credential yet')
+      return {
+        code: Code.content,
+        payload: own.bytes,
+        contentFormat: ContentFormat.cwt,
+        etag: etagOf(suite, own.bytes),
+        maxAge: 3600,
+      }
+    },
+    attributes: { rt: 'iotchain.credential', ct: ContentFormat.cwt },
+  }
+}
+
+/** Broadcasts are public and signed: the device passes its newest on, and takes one from whoever brings it. */
+function broadcastResource({ groups, log }: ServeOptions): Resource {
+  const find = (request: CoapRequest): GroupSession | undefined => groups.get(request.params['gid'] ?? '')
+  return {
+    pattern: '/bc/:gid',
+    get(request) {
+      const broadcast = find(request)?.broadcast
+      if (broadcast === undefined)
+        return problemReply(Code.notFound, { detail: 'no broadcast of this group is held here' })
+      return {
+        code: Code.content,
+        payload: broadcast,
+        contentFormat: ContentFormat.coseSign1,
+        etag: etagOf(suite, broadcast),
+        maxAge: 60,
+      }
+    },
+    async post(request) {
+      const group = find(request)
+      if (group === undefined) return problemReply(Code.notFound, { detail: 'this device is not in that group' })
+      try {
+        await group.receive(request.payload, request.peer.address)
+      } catch (error) {
+        log.limited(
+          `broadcast ${request.peer.address}`,
+          'info',
+          { from: request.peer.address, err: error },
+          'a neighbour brought no good broadcast',
+        )
+        return problemReply(Code.badRequest, { detail: 'not a broadcast of the key server for this group' })
+      }
+      return { code: Code.changed }
+    },
+    bodyOctets: BROADCAST_OCTETS,
+    multicast: true,
+  }
+}
+
+function unavailable(detail: string): CoapReply {
+  return problemReply(Code.serviceUnavailable, { title: 'device/no-reading', detail }, 5)
+}
