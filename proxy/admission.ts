@@ -9,7 +9,7 @@ import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import type { CredentialBook } from '../protocol/objects/credential-book.ts'
 import { etagOf } from '../protocol/objects/etag.ts'
-import { compareOrder } from '../protocol/objects/order.ts'
+import { compareOrder, sidPosition } from '../protocol/objects/order.ts'
 import { type ParsedSigned, parseSigned } from '../protocol/objects/parse.ts'
 import { verifySigned } from '../protocol/objects/verify.ts'
 import type { ObjectArchive, StoredObject } from './archive.ts'
@@ -62,20 +62,23 @@ export class Admission {
     return this.#inTurn(`${target.device} ${target.resource}`, () => this.#decide(target, bytes, parsed, book, backlog))
   }
 
-  /** The credentials of the object's group, once they name the device. */
+  /** The credentials of the object's group, once they name the device and its Sender ID; asked for again if not. */
   async #bookFor(parsed: ParsedSigned, target: Target): Promise<CredentialBook> {
     const { credentials } = this.#options
-    const { gid } = parsed.header
-    const listed = (book: CredentialBook): boolean => book.sids(target.deviceBytes, gid).length > 0
-    const book = await credentials.of(gid)
-    if (listed(book)) return book
-    if (await credentials.refresh(gid)) {
-      const fresh = await credentials.of(gid)
-      if (listed(fresh)) return fresh
+    const { gid, sid } = parsed.header
+    let book = await credentials.of(gid)
+    if (sidPosition(book.sids(target.deviceBytes, gid), sid) >= 0) return book
+    if (await credentials.refresh(gid)) book = await credentials.of(gid)
+    const sids = book.sids(target.deviceBytes, gid)
+    if (sids.length === 0) {
+      throw new IotchainError('proxy/unknown-device', 'no credential says that this device seals for this group', {
+        retryAfterSeconds: 10,
+      })
     }
-    throw new IotchainError('proxy/unknown-device', 'no credential says that this device seals for this group', {
-      retryAfterSeconds: 10,
-    })
+    if (sidPosition(sids, sid) < 0) {
+      throw new IotchainError('object/unknown-sid', 'the credential of the device does not list this Sender ID')
+    }
+    return book
   }
 
   async #decide(
