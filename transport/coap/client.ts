@@ -1,9 +1,9 @@
 /** A client of one server: an endpoint and a peer, as `dial` gives it. */
 import type { CoapEndpoint } from './endpoint.ts'
-import type { CoapResponse, Observation, ObserveCallbacks, RequestInit } from './messages.ts'
+import type { CoapResponse, Observation, ObserveCallbacks, ObserveInit, RequestInit } from './messages.ts'
 import type { Peer } from './transport.ts'
 
-export type { CoapResponse, Observation, ObserveCallbacks, RequestInit } from './messages.ts'
+export type { CoapResponse, Observation, ObserveCallbacks, ObserveInit, RequestInit } from './messages.ts'
 
 type Rest = Omit<RequestInit, 'method' | 'path'>
 type BodyRest = Omit<Rest, 'payload'>
@@ -52,7 +52,7 @@ export class CoapClient {
     return this.request({ ...init, method: 'DELETE', path })
   }
 
-  observe(path: RequestInit['path'], callbacks: ObserveCallbacks, init: Rest = {}): Observation {
+  observe(path: RequestInit['path'], callbacks: ObserveCallbacks, init: Omit<ObserveInit, 'path'> = {}): Observation {
     return this.endpoint.observe(this.peer, { host: this.#host, ...init, path }, callbacks)
   }
 

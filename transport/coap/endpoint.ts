@@ -1,10 +1,34 @@
-/** One CoAP endpoint: server and client at once over one datagram transport. */
-import type { CoapLimits } from './limits.ts'
-import type { CoapResponse, Observation, ObserveCallbacks, RequestInit } from './messages.ts'
+/**
+ * One CoAP endpoint: server and client at once over one datagram transport. This file only sorts what arrives and
+ * wires the parts; the mechanisms are in the files beside it.
+ *
+ * @example
+ * const router = new Router().add({ pattern: '/hello', get: () => ({ code: Code.content, payload: utf8('hi') }) })
+ * const endpoint = new CoapEndpoint(await bindUdp({ port: 5683 }), { router })
+ */
+import { randomBytes as systemRandomBytes } from 'node:crypto'
+import { IotchainError } from '../../protocol/errors.ts'
+import { BlockTransfer, badCriticalOption } from './block-transfer.ts'
+import { ClientExchanges, failure } from './client-exchanges.ts'
+import { Code, isRequest, isResponse } from './codes.ts'
+import { Deadline } from './deadline.ts'
+import { Deduplication } from './deduplication.ts'
+import { EchoIssuer } from './echo.ts'
+import { type CoapLimits, defaultLimits } from './limits.ts'
+import { asBuffer, assembleEmpty, decodeMessage, isMalformed, type Message, MessageType } from './message.ts'
+import { MessageLayer } from './message-layer.ts'
+import type { CoapResponse, Observation, ObserveCallbacks, ObserveInit, RequestInit } from './messages.ts'
+import { type MulticastInit, multicastRequest } from './multicast.ts'
+import { ClientObservation } from './observe-client.ts'
+import { RequestServer } from './request-server.ts'
 import type { Router } from './router.ts'
-import { type CoapEvent, type CoapStats, newStats } from './stats.ts'
-import { systemTimers, type Timers } from './timers.ts'
+import { SourceGuard } from './source-guard.ts'
+import { type CoapEvent, type CoapStats, type DropReason, newStats } from './stats.ts'
+import { systemTimers, type Timer, type Timers } from './timers.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
+import { formatPath, parsePath } from './uri.ts'
+
+export type { MulticastInit } from './multicast.ts'
 
 export interface EndpointOptions {
   /** Serves requests; without one the endpoint is a client and rejects them. */
@@ -15,27 +39,67 @@ export interface EndpointOptions {
   readonly random?: (() => number) | undefined
   /** Tokens, message IDs and the Echo key; default the system's generator. */
   readonly randomBytes?: ((length: number) => Uint8Array) | undefined
-  /** Sources such as `192.168.0.0/16` or `fd00::/8` whose addresses cannot be spoofed: no amplification limit, no rate limit. */
+  /** Sources such as `192.168.0.0/16` whose addresses cannot be spoofed: no limit of amplification or rate. */
   readonly trustedPrefixes?: readonly string[] | undefined
   /** Loopback counts as verified (default true); tests of the limits switch it off. */
   readonly trustLoopback?: boolean | undefined
   readonly onEvent?: ((event: CoapEvent) => void) | undefined
 }
 
-export interface MulticastInit extends Omit<RequestInit, 'confirmable' | 'timeoutMs' | 'blockOctets'> {
-  /** How long responses are collected; default the leisure plus 2 s. 0: none are wanted (No-Response is sent). */
-  readonly windowMs?: number | undefined
-  readonly onResponse?: ((response: CoapResponse) => void) | undefined
-}
+const SWEEP_MS = 10_000
 
 export class CoapEndpoint {
   readonly stats: CoapStats = newStats()
   readonly timers: Timers
+  readonly limits: CoapLimits
   readonly #transport: DatagramTransport
+  readonly #options: EndpointOptions
+  readonly #guard: SourceGuard
+  readonly #layer: MessageLayer
+  readonly #deduplication: Deduplication
+  readonly #exchanges: ClientExchanges
+  readonly #server: RequestServer | undefined
+  readonly #random: () => number
+  readonly #randomBytes: (length: number) => Uint8Array
+  #sweep: Timer | undefined
+  #closed = false
 
+  /** @throws `coap/bad-prefix` */
   constructor(transport: DatagramTransport, options: EndpointOptions = {}) {
+    const { router, onEvent } = options
+    const timers = options.timers ?? systemTimers
+    const limits = { ...defaultLimits, ...options.limits }
+    const random = options.random ?? Math.random
+    const randomBytes = options.randomBytes ?? pooledRandomBytes
+    const { stats } = this
+    this.timers = timers
+    this.limits = limits
     this.#transport = transport
-    this.timers = options.timers ?? systemTimers
+    this.#options = options
+    this.#random = random
+    this.#randomBytes = randomBytes
+    const guard = new SourceGuard({
+      limits,
+      timers,
+      trustedPrefixes: options.trustedPrefixes ?? [],
+      trustLoopback: options.trustLoopback ?? true,
+    })
+    const layer = new MessageLayer({ transport, timers, limits, stats, random, randomBytes })
+    const deduplication = new Deduplication(limits, stats)
+    this.#guard = guard
+    this.#layer = layer
+    this.#deduplication = deduplication
+    this.#exchanges = new ClientExchanges({ layer, limits, timers, randomBytes })
+    if (router !== undefined) {
+      const echo = new EchoIssuer(timers, randomBytes)
+      const parts = { layer, guard, deduplication, limits, stats, timers, random, router, echo, onEvent }
+      this.#server = new RequestServer(parts, (path) => this.notify(path))
+    }
+    transport.onmessage = (datagram, peer, multicast = false) => this.#receive(asBuffer(datagram), peer, multicast)
+    transport.onpeergone = (peer) => this.#onPeerGone(peer)
+    transport.onunreachable = (peer) => {
+      if (peer !== undefined) layer.unreachable(peer)
+    }
   }
 
   get address(): { readonly address: string; readonly port: number } {
@@ -43,22 +107,185 @@ export class CoapEndpoint {
   }
 
   /** The state of the resource at `path` (`/s/temp`) changed: GET runs again for its observers. */
-  notify(_path: string): void {}
-
-  request(_peer: Peer, _init: RequestInit): Promise<CoapResponse> {
-    return Promise.reject(new Error('being built'))
+  notify(path: string): void {
+    this.#server?.notify(formatPath(parsePath(path).path))
   }
 
-  observe(_peer: Peer, _init: RequestInit, _callbacks: ObserveCallbacks): Observation {
-    throw new Error('being built')
+  /** Makes one request, in as many messages as it takes. See `CoapClient` for what it throws. */
+  async request(peer: Peer, init: RequestInit): Promise<CoapResponse> {
+    this.#assertOpen()
+    const deadline = new Deadline(this.timers, init.timeoutMs, init.signal, () => failure('timeout', peer))
+    const handle = this.#exchanges.open(peer)
+    try {
+      return await new BlockTransfer(this.#clientParts(), handle, peer, init, deadline.signal).run()
+    } finally {
+      deadline.end()
+      this.#exchanges.close(handle)
+    }
+  }
+
+  observe(peer: Peer, init: ObserveInit, callbacks: ObserveCallbacks): Observation {
+    this.#assertOpen()
+    return new ClientObservation(this.#clientParts(), peer, init, callbacks)
   }
 
   /** Sends one NON request to a group and collects the responses (RFC 7252 §8). Resolves with all of them. */
-  multicast(_group: Peer, _init: MulticastInit): Promise<CoapResponse[]> {
-    return Promise.reject(new Error('being built'))
+  multicast(group: Peer, init: MulticastInit): Promise<CoapResponse[]> {
+    this.#assertOpen()
+    return multicastRequest({ ...this.#clientParts(), layer: this.#layer }, group, init)
   }
 
-  close(): Promise<void> {
-    return this.#transport.close()
+  /** CoAP ping. @returns round-trip time in milliseconds @throws `coap/timeout`, `coap/unreachable` */
+  ping(peer: Peer): Promise<number> {
+    this.#assertOpen()
+    return this.#exchanges.ping(peer)
   }
+
+  /** Ends observations and requests, forgets all state, closes the transport. No timer of it runs afterwards. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    this.#sweep?.cancel()
+    this.#exchanges.drop(new IotchainError('coap/closed', 'the endpoint was closed'))
+    this.#server?.close()
+    this.#layer.drop()
+    this.#deduplication.clear()
+    this.#transport.onmessage = undefined
+    this.#transport.onpeergone = undefined
+    this.#transport.onunreachable = undefined
+    await this.#transport.close()
+  }
+
+  #clientParts() {
+    return {
+      exchanges: this.#exchanges,
+      limits: this.limits,
+      timers: this.timers,
+      random: this.#random,
+      randomBytes: this.#randomBytes,
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new IotchainError('coap/closed', 'the endpoint was closed')
+  }
+
+  #receive(octets: Buffer, peer: Peer, multicast: boolean): void {
+    this.stats.datagramsReceived++
+    this.stats.octetsReceived += octets.length
+    if (octets.length >= 4 && !multicast && this.#server?.answerReady(octets, peer) === true) return
+    const message = decodeMessage(octets)
+    if (isMalformed(message)) {
+      this.#drop(message.malformed, peer)
+      if (message.reject !== undefined && !multicast) this.#layer.reset(message.reject, peer)
+    } else if (message.type === MessageType.ack || message.type === MessageType.reset) {
+      this.#receiveAnswer(message, peer)
+    } else if (multicast && message.type === MessageType.con) {
+      // RFC 7252 §8.1: what is sent to a group is not confirmable
+      this.#drop('multicast', peer)
+    } else if (message.code === Code.empty) {
+      if (message.type === MessageType.con) this.#layer.reset(message.messageId, peer)
+      else this.#drop('empty-message', peer)
+    } else if (!this.#repeat(message, peer)) {
+      if (isRequest(message.code)) this.#receiveRequest(message, peer, multicast)
+      else if (!multicast) this.#receiveResponse(message, peer)
+    }
+  }
+
+  #receiveAnswer(message: Message, peer: Peer): void {
+    const isAck = message.type === MessageType.ack
+    const legal = message.code === Code.empty || (isAck && isResponse(message.code))
+    if (legal && this.#layer.settle(message, peer)) {
+      if (isAck) this.#guard.verify(peer)
+      else this.stats.resetsReceived++
+      return
+    }
+    if (legal && !isAck && this.#server?.observers.onReset(message.messageId, peer) === true) {
+      this.stats.resetsReceived++
+      return
+    }
+    this.#drop(isAck ? 'stray-ack' : 'stray-reset', peer)
+  }
+
+  /** A message that was seen before draws the answer that it had then, or none yet. */
+  #repeat(message: Message, peer: Peer): boolean {
+    const seen = this.#deduplication.find(message, peer, this.timers.monotonicMs())
+    if (seen === undefined) return false
+    this.#drop('duplicate', peer)
+    const { answer } = seen
+    if (answer !== undefined && message.type === MessageType.con) {
+      if (this.#guard.admitReply(peer, message.octets.length, answer.length)) this.#layer.transmit(answer, peer)
+    }
+    return true
+  }
+
+  #receiveRequest(message: Message, peer: Peer, multicast: boolean): void {
+    const server = this.#server
+    if (server === undefined) {
+      this.#drop('no-server', peer)
+      if (message.type === MessageType.con) this.#layer.reset(message.messageId, peer)
+      return
+    }
+    server.receive(message, peer, multicast)
+    if (this.#sweep === undefined && server.uploads.size + server.snapshots.size > 0) {
+      this.#sweep = this.timers.after(SWEEP_MS, () => this.#expire(server), true)
+    }
+  }
+
+  #expire(server: RequestServer): void {
+    this.#sweep = undefined
+    server.expire(this.timers.monotonicMs())
+    if (server.uploads.size + server.snapshots.size > 0) {
+      this.#sweep = this.timers.after(SWEEP_MS, () => this.#expire(server), true)
+    }
+  }
+
+  #receiveResponse(message: Message, peer: Peer): void {
+    const handle = this.#exchanges.find(message, peer)
+    const bad = handle !== undefined && badCriticalOption(message.options()) !== undefined
+    if (handle === undefined || bad) {
+      this.#drop(bad ? 'bad-option' : 'stray-response', peer)
+      // also to a NON: this is how a server learns that nobody observes any more (RFC 7641 §3.6)
+      this.#layer.reset(message.messageId, peer)
+      return
+    }
+    if (message.type === MessageType.con) {
+      const seen = this.#deduplication.remember(message, peer, this.timers.monotonicMs())
+      const ack = assembleEmpty(MessageType.ack, message.messageId)
+      this.#deduplication.answer(seen, ack)
+      this.#layer.transmit(ack, peer)
+    }
+    handle.onResponse?.(message, peer)
+  }
+
+  #onPeerGone(peer: Peer): void {
+    this.#exchanges.drop(new IotchainError('coap/peer-gone', 'the secure association with the peer ended'), peer)
+    this.#server?.dropPeer(peer)
+    this.#layer.drop(peer)
+    this.#deduplication.dropPeer(peer.key)
+    this.#guard.forget(peer)
+    this.#options.onEvent?.({ kind: 'peer-gone', reason: 'association', peer: `${peer.address}:${peer.port}` })
+  }
+
+  #drop(reason: DropReason, peer: Peer): void {
+    this.stats.dropped[reason]++
+    const { onEvent } = this.#options
+    if (onEvent !== undefined) onEvent({ kind: 'dropped', reason, peer: `${peer.address}:${peer.port}` })
+  }
+}
+
+let pool: Buffer = Buffer.alloc(0)
+let poolAt = 0
+
+/** The system's generator, in runs: a token is 4 octets, and a call costs microseconds. */
+function pooledRandomBytes(length: number): Uint8Array {
+  if (length > 64) return systemRandomBytes(length)
+  if (poolAt + length > pool.length) {
+    pool = systemRandomBytes(4096)
+    poolAt = 0
+  }
+  const out = Uint8Array.prototype.slice.call(pool, poolAt, poolAt + length)
+  pool.fill(0, poolAt, poolAt + length)
+  poolAt += length
+  return out
 }

@@ -93,6 +93,15 @@ export class CoapResponse {
   }
 }
 
+export interface ObserveInit extends Omit<RequestInit, 'method' | 'timeoutMs'> {
+  /** GET (default) or FETCH. */
+  readonly method?: 'GET' | 'FETCH' | undefined
+  /** For each registration. */
+  readonly timeoutMs?: number | undefined
+  /** Go on trying even if the first registration gets no answer. Default: that ends the observation. */
+  readonly persistent?: boolean | undefined
+}
+
 export interface ObserveCallbacks {
   /** The first representation and each later one, whole, newest only, in order. */
   readonly onNotification: (response: CoapResponse) => void

@@ -1,0 +1,250 @@
+/** CoAP over UDP (RFC 7252 §10 leaves the socket to us). */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { lookup } from 'node:dns/promises'
+import { isIP, isIPv6 } from 'node:net'
+import { IotchainError } from '../../protocol/errors.ts'
+import type { DatagramTransport, Peer } from './transport.ts'
+import { type MulticastGroup, MulticastReceiver } from './udp-multicast.ts'
+
+export type { MulticastGroup } from './udp-multicast.ts'
+
+export interface UdpOptions {
+  /** Default `::`, which takes IPv4 too. */
+  readonly host?: string | undefined
+  /** Default 0: any free port. */
+  readonly port?: number | undefined
+  /** Default 1 MiB: bursts of some hundred clients are not lost (`net.core.rmem_max` must allow it). */
+  readonly recvBufferSize?: number | undefined
+  /** Groups to listen to, e.g. `{ address: 'ff02::fd', interface: 'eth0' }`. */
+  readonly multicast?: readonly MulticastGroup[] | undefined
+  /** Interface for what is sent to a group: an address of it (IPv4) or `::%eth0`. */
+  readonly multicastInterface?: string | undefined
+  readonly multicastHops?: number | undefined
+  /** Several processes on one port (Node ≥ 22.12): each peer sticks to one of them. */
+  readonly reusePort?: boolean | undefined
+}
+
+export const RECV_BUFFER_OCTETS = 1024 * 1024
+
+class UdpPeer implements Peer {
+  readonly address: string
+  readonly port: number
+  readonly secure = undefined
+  #key: string | undefined
+
+  constructor(address: string, port: number) {
+    this.address = address
+    this.port = port
+  }
+
+  // most datagrams are answered without anybody asking for the key
+  get key(): string {
+    this.#key ??= `${this.address}|${this.port}`
+    return this.#key
+  }
+}
+
+/** Every address here is numeric: the resolver and its turn of the event loop per datagram are not needed. */
+function numericLookup(
+  address: string,
+  _options: unknown,
+  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
+): void {
+  callback(null, address, isIPv6(address) ? 6 : 4)
+}
+
+export class UdpTransport implements DatagramTransport {
+  onmessage: DatagramTransport['onmessage']
+  onpeergone?: ((peer: Peer) => void) | undefined
+  onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
+  readonly #socket: Socket
+  readonly #connected: Peer | undefined
+  #multicast: MulticastReceiver | undefined
+  #closed = false
+  /** Datagrams with source port 0, which nobody can answer. */
+  fromPortZero = 0
+
+  constructor(socket: Socket, connected?: Peer) {
+    this.#socket = socket
+    this.#connected = connected
+    socket.on('message', (datagram: Buffer, remote: RemoteInfo) => this.#receive(datagram, remote))
+    // ICMP and the like: a datagram is lost, no reason to end the process
+    socket.on('error', (error) => this.onunreachable?.(this.#connected, error))
+  }
+
+  get address(): { readonly address: string; readonly port: number } {
+    const { address, port } = this.#socket.address()
+    return { address, port }
+  }
+
+  /**
+   * The peer at a host name or address.
+   * @throws `coap/unknown-host`
+   */
+  async peer(host: string, port: number): Promise<Peer> {
+    if (this.#connected !== undefined) return this.#connected
+    return resolvePeer(host, port, isIPv6(this.#socket.address().address))
+  }
+
+  send(datagram: Uint8Array, peer: Peer): void {
+    if (this.#closed || peer.port === 0) return
+    try {
+      if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
+      else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
+    } catch (error) {
+      // an address that the system cannot use at all
+      this.onunreachable?.(peer, error as Error)
+    }
+  }
+
+  /** Joins groups. @throws `coap/multicast` */
+  async join(groups: readonly MulticastGroup[]): Promise<void> {
+    this.#multicast = await MulticastReceiver.open(groups, this.address.port, (datagram, remote) => {
+      if (remote.port !== 0) this.onmessage?.(datagram, new UdpPeer(remote.address, remote.port), true)
+    })
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#multicast?.close()
+    await new Promise<void>((resolve) => this.#socket.close(() => resolve()))
+  }
+
+  #receive(datagram: Buffer, remote: RemoteInfo): void {
+    if (remote.port === 0) {
+      this.fromPortZero++
+      return
+    }
+    const peer = this.#connected ?? new UdpPeer(remote.address, remote.port)
+    if (this.#multicast === undefined) this.onmessage?.(datagram, peer, false)
+    else this.#multicast.unlessSeen(datagram, remote, () => this.onmessage?.(datagram, peer, false))
+  }
+}
+
+/**
+ * Binds a socket for a server, or for a client of many.
+ * @throws `coap/port-busy`, `coap/port-forbidden`, `coap/bad-address`, `coap/multicast`
+ */
+export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
+  const host = options.host ?? '::'
+  const port = options.port ?? 0
+  const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
+  const socket = newSocket(isIPv6(address), options)
+  try {
+    await bind(socket, port, address, options)
+  } catch (error) {
+    socket.close()
+    // a host without IPv6
+    if (options.host === undefined && (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT') {
+      return bindUdp({ ...options, host: '0.0.0.0' })
+    }
+    throw bindError(error as NodeJS.ErrnoException, host, port)
+  }
+  if (options.multicastInterface !== undefined) socket.setMulticastInterface(options.multicastInterface)
+  if (options.multicastHops !== undefined) socket.setMulticastTTL(options.multicastHops)
+  const transport = new UdpTransport(socket)
+  if (options.multicast !== undefined && options.multicast.length > 0) {
+    try {
+      await transport.join(options.multicast)
+    } catch (error) {
+      await transport.close()
+      throw error
+    }
+  }
+  return transport
+}
+
+/**
+ * A socket for one server: only its datagrams arrive, and the system tells when nothing listens there.
+ * @throws `coap/unknown-host`, `coap/bad-address`
+ */
+export async function connectUdp(
+  host: string,
+  port: number,
+  options: Omit<UdpOptions, 'multicast'> = {},
+): Promise<UdpTransport> {
+  const peer = await resolvePeer(host, port, false)
+  const socket = newSocket(isIPv6(peer.address), options)
+  const transport = new UdpTransport(socket, peer)
+  try {
+    if (options.host !== undefined || options.port !== undefined) {
+      await bind(socket, options.port ?? 0, options.host ?? (isIPv6(peer.address) ? '::' : '0.0.0.0'), options)
+    }
+    await new Promise<void>((resolve, reject) => {
+      socket.connect(port, peer.address, (error?: Error | null) => (error ? reject(error) : resolve()))
+    })
+  } catch (error) {
+    await transport.close()
+    throw new IotchainError('coap/unreachable', `there is no way to ${host} from here`, {
+      hint: 'check the address and the network',
+      cause: error,
+    })
+  }
+  return transport
+}
+
+function newSocket(v6: boolean, options: UdpOptions): Socket {
+  return createSocket({
+    type: v6 ? 'udp6' : 'udp4',
+    lookup: numericLookup,
+    reuseAddr: (options.multicast?.length ?? 0) > 0,
+    ...(options.reusePort === true ? { reusePort: true } : {}),
+  })
+}
+
+function bind(socket: Socket, port: number, address: string, options: UdpOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.once('error', reject)
+    socket.bind({ port, address }, () => {
+      socket.off('error', reject)
+      setRecvBufferSize(socket, options.recvBufferSize ?? RECV_BUFFER_OCTETS)
+      resolve()
+    })
+  })
+}
+
+function setRecvBufferSize(socket: Socket, octets: number): void {
+  try {
+    socket.setRecvBufferSize(octets)
+  } catch {
+    // the system grants less: bursts are lost earlier, CoAP repeats them
+  }
+}
+
+async function resolvePeer(host: string, port: number, v6Socket: boolean): Promise<Peer> {
+  const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
+  return new UdpPeer(v6Socket && !isIPv6(address) ? `::ffff:${address}` : address, port)
+}
+
+async function resolveHost(host: string): Promise<string> {
+  try {
+    return (await lookup(host)).address
+  } catch (cause) {
+    throw new IotchainError('coap/unknown-host', `the host ${host} is not known`, {
+      hint: 'check the name and the network',
+      cause,
+    })
+  }
+}
+
+function bindError(error: NodeJS.ErrnoException, host: string, port: number): IotchainError {
+  const where = `${host.includes(':') ? `[${host}]` : host}:${port}`
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new IotchainError('coap/port-busy', `UDP port ${where} is in use by another program`, {
+        hint: 'stop the other program or configure another port',
+        cause: error,
+      })
+    case 'EACCES':
+      return new IotchainError('coap/port-forbidden', `UDP port ${where} may not be used`, {
+        hint: 'ports below 1024 need a capability; take a higher one',
+        cause: error,
+      })
+    default:
+      return new IotchainError('coap/bad-address', `cannot listen at ${where}: ${error.code ?? error.message}`, {
+        hint: 'check that the address belongs to this host',
+        cause: error,
+      })
+  }
+}
