@@ -1,5 +1,5 @@
 /** What a certificate says, read with Node alone: no X.509 library, so that a running device can call it. */
-import { createHash, type KeyObject, X509Certificate } from 'node:crypto'
+import { createHash, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { Address } from '../../protocol/messages/address.ts'
 
@@ -37,7 +37,8 @@ export function parseCertificates(pem: string | Uint8Array): X509Certificate[] {
  * A renewed certificate of the same key has the same value.
  */
 export function spkiSha256(of: CertificateLike | KeyObject): Buffer {
-  const key = isKeyObject(of) ? of : parseCertificate(of).publicKey
+  const given = isKeyObject(of) ? of : parseCertificate(of).publicKey
+  const key = given.type === 'private' ? createPublicKey(given) : given
   return createHash('sha256')
     .update(key.export({ type: 'spki', format: 'der' }))
     .digest()
