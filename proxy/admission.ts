@@ -68,7 +68,8 @@ export class Admission {
     const { gid, sid } = parsed.header
     let book = await credentials.of(gid)
     if (sidPosition(book.sids(target.deviceBytes, gid), sid) >= 0) return book
-    if (await credentials.refresh(gid)) book = await credentials.of(gid)
+    const asked = await credentials.refresh(gid)
+    if (asked) book = await credentials.of(gid)
     const sids = book.sids(target.deviceBytes, gid)
     if (sids.length === 0) {
       throw new IotchainError('proxy/unknown-device', 'no credential says that this device seals for this group', {
@@ -76,6 +77,10 @@ export class Admission {
       })
     }
     if (sidPosition(sids, sid) < 0) {
+      if (!asked) {
+        // It may be a new incarnation: the device shall come back rather than give up.
+        throw new IotchainError('proxy/rate', 'credentials were asked for just now', { retryAfterSeconds: 10 })
+      }
       throw new IotchainError('object/unknown-sid', 'the credential of the device does not list this Sender ID')
     }
     return book
@@ -200,8 +205,10 @@ export class Admission {
     } catch (error) {
       if (!isIotchainError(error) || !REFETCH.has(error.code)) throw error
       const { credentials } = this.#options
-      if (!(await credentials.refresh(parsed.header.gid))) throw error
-      const fresh = await credentials.of(parsed.header.gid)
+      const { gid, iat } = parsed.header
+      const past = error.code === 'object/not-covered'
+      if (!(await (past ? credentials.refreshAt(gid, iat) : credentials.refresh(gid)))) throw error
+      const fresh = await credentials.of(gid)
       verify(fresh)
       return fresh
     }

@@ -24,6 +24,7 @@ interface Group {
   readonly gid: Gid
   book: CredentialBook
   askedMs: number | undefined
+  askedPastMs: number | undefined
   asking: Promise<void> | undefined
 }
 
@@ -75,16 +76,27 @@ export class GroupCredentials {
    * @returns false when it was too early
    * @throws `proxy/unknown-group`, `proxy/key-server`
    */
-  async refresh(gid: Gid): Promise<boolean> {
+  refresh(gid: Gid): Promise<boolean> {
+    return this.#refresh(gid, undefined)
+  }
+
+  /** Likewise for the credentials that covered some time in the past, unix seconds: for backlog. */
+  refreshAt(gid: Gid, at: number): Promise<boolean> {
+    return this.#refresh(gid, at)
+  }
+
+  async #refresh(gid: Gid, at: number | undefined): Promise<boolean> {
     const group = await this.#find(gid)
     if (group.asking !== undefined) {
       await group.asking
       return true
     }
     const nowMs = this.#options.clock.monotonicMs()
-    if (group.askedMs !== undefined && nowMs - group.askedMs < this.#options.refetchMs) return false
-    group.askedMs = nowMs
-    group.asking = this.#fetch(group).finally(() => {
+    if (at === undefined && group.askedMs !== undefined && nowMs - group.askedMs < this.#options.refetchMs) return false
+    if (at === undefined) group.askedMs = nowMs
+    else if (group.askedPastMs !== undefined && nowMs - group.askedPastMs < this.#options.refetchMs) return false
+    else group.askedPastMs = nowMs
+    group.asking = this.#fetch(group, at).finally(() => {
       group.asking = undefined
     })
     await group.asking
@@ -120,11 +132,11 @@ export class GroupCredentials {
     return this.#group(gid, home.kdc)
   }
 
-  async #fetch(group: Group): Promise<void> {
+  async #fetch(group: Group, at: number | undefined): Promise<void> {
     const home = await this.#options.keyServers.find(group.gid)
     let list: readonly Uint8Array[] | undefined
     try {
-      list = await home?.server.credentials(group.gid)
+      list = await home?.server.credentials(group.gid, at)
     } catch (cause) {
       throw new IotchainError('proxy/key-server', 'the key server could not be asked for credentials', {
         cause,
@@ -132,13 +144,14 @@ export class GroupCredentials {
       })
     }
     if (list === undefined) return
-    let strangers = this.#take(group, list)
+    const now = at === undefined ? this.#now() : undefined
+    let strangers = this.#take(group, list, now)
     if (strangers > 0 && strangers === list.length) {
       // All of them signed by another key: it may have changed.
       const renewed = await this.#options.keyServers.renew(group.gid)
       if (renewed !== undefined && toHex(renewed.kdc.publicKey) !== toHex(group.book.key.publicKey)) {
         group.book = new CredentialBook(suite, renewed.kdc)
-        strangers = this.#take(group, list)
+        strangers = this.#take(group, list, now)
       }
     }
     if (strangers > 0) {
@@ -149,6 +162,7 @@ export class GroupCredentials {
         'credentials were refused',
       )
     }
+    if (at !== undefined) return
     const name = gname(group.gid)
     await this.#options.store.batch(
       group.book.credentials.map((c) => ({
@@ -160,11 +174,11 @@ export class GroupCredentials {
   }
 
   /** @returns how many were refused */
-  #take(group: Group, list: readonly Uint8Array[]): number {
+  #take(group: Group, list: readonly Uint8Array[], now: number | undefined): number {
     let refused = 0
     for (const bytes of list) {
       try {
-        group.book.add(bytes, this.#now())
+        group.book.add(bytes, now)
       } catch (error) {
         if (!isIotchainError(error)) throw error
         refused++
@@ -176,7 +190,13 @@ export class GroupCredentials {
   #group(gid: Gid, kdc: CredentialBook['key']): Group {
     let group = this.#groups.get(gname(gid))
     if (group === undefined) {
-      group = { gid, book: new CredentialBook(suite, kdc), askedMs: undefined, asking: undefined }
+      group = {
+        gid,
+        book: new CredentialBook(suite, kdc),
+        askedMs: undefined,
+        askedPastMs: undefined,
+        asking: undefined,
+      }
       this.#groups.set(gname(gid), group)
     }
     return group

@@ -32,7 +32,8 @@ export interface KeyServer {
   readonly name: string
   /** Encoded COSE_Key that signs credentials and broadcasts. Undefined: it does not run this group. */
   kdcCred(gid: Gid): Promise<Uint8Array | undefined>
-  credentials(gid: Gid): Promise<readonly Uint8Array[] | undefined>
+  /** The unexpired ones, or with `at` (unix seconds) those of the past that cover it. */
+  credentials(gid: Gid, at?: number): Promise<readonly Uint8Array[] | undefined>
   /** The plain CoAP side, where broadcasts are. */
   plain(): Promise<CoapClient>
   close(): Promise<void>
@@ -67,9 +68,10 @@ export function connectKeyServer(settings: KeyServerSettings): KeyServer {
         await client.close()
       }
     },
-    async credentials(gid) {
+    async credentials(gid, at) {
       const client = await connectPlain()
-      const response = await client.get(['ace-group', gname(gid), 'creds'], { timeoutMs: PATIENCE_MS })
+      const query = at === undefined ? [] : [`at=${at}`]
+      const response = await client.get(['ace-group', gname(gid), 'creds'], { query, timeoutMs: PATIENCE_MS })
       if (response.code === Code.notFound) return undefined
       if (!response.ok) throw new IotchainError('proxy/key-server', `${settings.uri} answered ${response.codeText}`)
       return decodeCreds(response.payload).creds

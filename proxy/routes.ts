@@ -163,5 +163,5 @@ function addDirectory(router: Router, directory: ResourceDirectory): void {
 
 function sourceOf(request: CoapRequest): string {
   const { address, port } = request.peer
-  return formatCoapUri({ scheme: 'coap', host: address.replace(/^::ffff:(?=\d+\.)/, ''), port })
+  return formatCoapUri({ scheme: 'coap', host: address.replace(/^::ffff:(?=\d+\.)/, ''), port }).replace(/\/$/, '')
 }

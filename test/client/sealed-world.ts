@@ -163,7 +163,7 @@ export class TestGroup {
 
   credential(options: { device?: TestDevice; iat?: number; exp?: number } = {}): Uint8Array {
     const device = options.device ?? this.device
-    const iat = options.iat ?? this.keyServer.clock.seconds - 10
+    const iat = options.iat ?? this.keyServer.clock.seconds - 3600
     return issueCredential(
       suite,
       {
