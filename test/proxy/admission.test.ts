@@ -194,6 +194,7 @@ describe('a proxy refuses', () => {
     // Under the member's own name the Sender ID is not its own.
     const books = await w.credentials.of(w.group.gid)
     books.add(w.group.credential({ device: member }))
+    w.clock.seconds += 11
     const target = parseTarget([member.address, 's', 'temp'])
     await expect(w.admission.put(target, stolen, false)).rejects.toThrow(code('object/unknown-sid'))
   })
