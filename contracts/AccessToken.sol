@@ -234,12 +234,11 @@ contract AccessToken is IAccessToken, AccessControl, ReentrancyGuard {
         if (ttl == 0) revert NoTime();
         uint64 until = _barredUntil[client][resource];
         if (until > block.timestamp) revert Barred(until);
-        Token storage token = _tokens[client][resource];
-        uint32 serial = token.serial;
+        mapping(address => Token) storage row = _tokens[client];
+        uint32 serial = row[resource].serial;
         if (serial == type(uint32).max) revert SerialsExhausted();
         uint64 expiresAt = uint64(block.timestamp) + ttl;
-        _tokens[client][resource] =
-            Token(uint64(block.timestamp), expiresAt, claims, uint64(block.number), ++serial);
+        row[resource] = Token(uint64(block.timestamp), expiresAt, claims, uint64(block.number), ++serial);
         emit TokenGranted(client, resource, claims, expiresAt, serial, offer);
     }
 

@@ -40,9 +40,10 @@ library PolicyCall {
         assembly ("memory-safe") {
             mstore(0, 0)
             agreed := call(gasLimit, policy, value, add(input, 32), mload(input), 0, 32)
+            // an account without code answers nothing, so it agrees to nothing
+            if lt(returndatasize(), 32) { agreed := 0 }
             answer := mload(0)
         }
-        // an account without code answers nothing, so it agrees to nothing
         agreed = agreed && answer == bytes32(IPolicy.check.selector);
     }
 }

@@ -52,7 +52,7 @@ export function compileContracts() {
     language: 'Solidity',
     sources,
     settings: {
-      optimizer: { enabled: true, runs: 200 },
+      optimizer: { enabled: true, runs: 2000 },
       evmVersion: 'shanghai',
       metadata: { bytecodeHash: 'none' },
       outputSelection: {
