@@ -111,6 +111,7 @@ static const char *configure(napi_env env, napi_value options, struct context *c
   size_t length, pass_length = 0;
   int64_t client_auth = 0, lookup = 0;
   SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_QUERY_MTU | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_mode(ssl, SSL_MODE_NO_AUTO_CHAIN); /* send what `cert` holds, not what `ca` would add to it */
   SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_timeout(ssl, 12 * 3600);
   if (SSL_CTX_set_min_proto_version(ssl, DTLS1_2_VERSION) != 1 || SSL_CTX_set_max_proto_version(ssl, DTLS1_2_VERSION) != 1 ||
