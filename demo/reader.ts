@@ -1,4 +1,5 @@
 /** A client of the demo: its address, its library, and the broadcasts as they reach it, or are lost on the way. */
+import { suite } from '#crypto'
 import type { ChainReader } from '../chain/reader.ts'
 import { type Account, accountFromKey } from '../chain/wallet.ts'
 import { IotClient } from '../client/client.ts'
@@ -7,6 +8,7 @@ import type { Membership } from '../client/group.ts'
 import { ClientState } from '../client/state.ts'
 import { toHex } from '../protocol/bytes.ts'
 import { IotchainError } from '../protocol/errors.ts'
+import { openBroadcast } from '../protocol/groups/broadcast.ts'
 import { parseHeader } from '../protocol/objects/parse.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { openMemoryStore } from '../store/memory.ts'
@@ -81,10 +83,11 @@ export class Reader {
   }
 
   #take(bytes: Uint8Array): void {
+    // The story names the broadcast, also one that the client itself never gets to see.
+    const { session } = openBroadcast(suite, bytes, { kdc: this.membership.credentials.key })
+    if (session <= (this.broadcasts.at(-1)?.session ?? 0)) return
     const result = this.losing ? 'lost' : this.membership.receive(bytes)
-    if (result === 'old') return
     const opened = typeof result === 'object'
-    const session = opened ? result.session : (this.broadcasts.at(-1)?.session ?? this.membership.session) + 1
     this.broadcasts.push({
       session,
       octets: bytes.length,
