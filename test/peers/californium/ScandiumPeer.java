@@ -60,10 +60,12 @@ public final class ScandiumPeer {
       builder.setCertificateIdentityProvider(
           new SingleCertificateProvider(own.getPrivateKey(), own.getCertificateChain(), CertificateType.X_509));
     }
-    builder.setAdvancedCertificateVerifier(
-        new StaticNewAdvancedCertificateVerifier.Builder()
-            .setTrustedCertificates(SslContextUtil.loadTrustedCertificates(flags.get("-ca")))
-            .build());
+    if (!server || !flags.getOrDefault("-auth", "none").equals("none")) {
+      builder.setAdvancedCertificateVerifier(
+          new StaticNewAdvancedCertificateVerifier.Builder()
+              .setTrustedCertificates(SslContextUtil.loadTrustedCertificates(flags.get("-ca")))
+              .build());
+    }
     return new DTLSConnector(builder.build());
   }
 
