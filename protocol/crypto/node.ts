@@ -6,11 +6,11 @@
 import {
   createCipheriv,
   createDecipheriv,
-  createHash,
   createHmac,
   createPrivateKey,
   createPublicKey,
   createSecretKey,
+  hash,
   type KeyObject,
   randomBytes,
   sign,
@@ -23,6 +23,24 @@ import { AEAD, type AeadAlgorithm, type AeadKey, type CryptoSuite, type SigningK
 /** Everything in front of the 32 octets of an Ed25519 key in PKCS #8 and SPKI (RFC 8410 §7, §4). */
 const PKCS8 = Uint8Array.of(0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20)
 const SPKI = Uint8Array.of(0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0)
+
+/**
+ * HMAC (RFC 2104) by two one-shot hashes. A tree secret keys one or two messages only, and for those making a
+ * KeyObject costs more than the hashing: 3.5 against 2.2 µs, and twice the garbage.
+ */
+function hmacOnce(key: Uint8Array, message: Uint8Array): Uint8Array {
+  if (key.length > 64) return hmac(createSecretKey(key), message)
+  const inner = new Uint8Array(64 + message.length)
+  const outer = new Uint8Array(96)
+  for (let i = 0; i < 64; i++) {
+    const octet = i < key.length ? (key[i] as number) : 0
+    inner[i] = octet ^ 0x36
+    outer[i] = octet ^ 0x5c
+  }
+  inner.set(message, 64)
+  outer.set(hash('sha256', inner, 'buffer'), 64)
+  return hash('sha256', outer, 'buffer')
+}
 
 function hmac(key: KeyObject, message: Uint8Array): Uint8Array {
   return createHmac('sha256', key).update(message).digest()
@@ -97,14 +115,14 @@ function verifying(publicKey: Uint8Array): VerifyKey {
 export const suite: CryptoSuite = {
   name: 'node',
   randomBytes: (length) => randomBytes(length),
-  sha256: (message) => createHash('sha256').update(message).digest(),
+  sha256: (message) => hash('sha256', message, 'buffer'),
   hmac(key) {
     if (key.length < 16 || key.length > 64)
       throw new IotchainError('crypto/bad-key', 'a key of HMAC has 16 to 64 octets')
     const keyObject = createSecretKey(key)
     return { mac: (message) => hmac(keyObject, message) }
   },
-  hmacOnce: (key, message) => hmac(createSecretKey(key), message),
+  hmacOnce,
   hkdfExtract: (salt, inputKey) => hmac(createSecretKey(salt), inputKey),
   hkdfExpand(prk, info, length) {
     if (length > 255 * 32) throw new IotchainError('crypto/too-long', 'HKDF gives at most 8160 octets')

@@ -50,9 +50,9 @@ export function descend(prf: Prf, secret: Uint8Array, from: TimeNode, to: TimeNo
   return out
 }
 
-/** Last bit of the prefix that `node` has at `level`; prefixes reach 2^32, so no bit operators. */
+/** Last bit of the prefix that `node` has at `level`, from 1 on; prefixes fill 32 bits, so shifts are unsigned. */
 function bitAt(node: TimeNode, level: number): number {
-  return Math.floor(node.prefix / 2 ** (node.level - level)) % 2
+  return (node.prefix >>> (node.level - level)) & 1
 }
 
 /** An epoch's time tree, from its secret. Keeps the last path walked: neighbours share most of it. */
