@@ -104,6 +104,8 @@ export class Sessions {
 
   async #renew(group: Group, pace: Pace): Promise<void> {
     try {
+      // Whom the reading puts out now is no reason for a cut any more, but it was one.
+      if (this.#cutAt(group) <= this.#nowSeconds()) pace.urgent = true
       await this.#reread(group)
       await this.#broadcast(group)
       await this.#renewCredentials(group)
@@ -165,8 +167,14 @@ export class Sessions {
       last: newest === undefined ? undefined : { ...newest, epoch: group.head.active },
       now: this.#nowSeconds(),
       urgent: this.#pace(group).urgent,
-      earliestExpiry: group.head.policy.strictExpiry ? firstEnd(group, newest?.nbf ?? 0) : undefined,
+      earliestExpiry: this.#cutAt(group),
     })
+  }
+
+  /** Strict expiry: the first end of a membership after the newest session began; else never. */
+  #cutAt(group: Group): number {
+    if (!group.policy.strictExpiry) return Number.POSITIVE_INFINITY
+    return firstEnd(group, group.newest?.nbf ?? 0) ?? Number.POSITIVE_INFINITY
   }
 
   #isDue(group: Group): boolean {
