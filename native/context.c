@@ -69,6 +69,17 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
   return which == 0 ? 1 : 2;
 }
 
+/* A ticket of a certificate that ran out or was revoked since leads to a full handshake, which refuses it aloud. */
+static SSL_TICKET_RETURN judge_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_length,
+                                      SSL_TICKET_STATUS status, void *unused) {
+  const struct context *context = ((struct association *)SSL_get_app_data(ssl))->context;
+  (void)name, (void)name_length, (void)unused;
+  if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  X509 *certificate = SSL_SESSION_get0_peer(session);
+  if (certificate != NULL && standing(context, certificate) != X509_V_OK) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 /* Asks the look-up of TypeScript, which the current call brought along. */
 static unsigned find_psk(SSL *ssl, const char *identity, unsigned char *psk, unsigned room) {
   struct association *a = SSL_get_app_data(ssl);
@@ -156,6 +167,7 @@ static const char *configure(napi_env env, napi_value options, struct context *c
     SSL_CTX_set_cookie_generate_cb(ssl, make_cookie);
     SSL_CTX_set_cookie_verify_cb(ssl, check_cookie);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, ticket_key);
+    SSL_CTX_set_session_ticket_cb(ssl, NULL, judge_ticket, NULL);
     if (get_number(env, options, "lookup", &lookup) && lookup) SSL_CTX_set_psk_server_callback(ssl, find_psk);
     if (RAND_bytes(context->cookie[0], 2 * COOKIE_SECRET) != 1) return "no random octets";
   }

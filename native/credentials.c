@@ -84,11 +84,16 @@ int add_lists(struct context *context, const unsigned char *pem, size_t length) 
 
 /* An issuer of which no list was given is not checked for revocation; an outdated or forged list stays fatal. */
 int verify_step(int ok, X509_STORE_CTX *store) {
-  if (!ok && X509_STORE_CTX_get_error(store) == X509_V_ERR_UNABLE_TO_GET_CRL) {
-    X509_STORE_CTX_set_error(store, X509_V_OK);
-    return 1;
+  if (ok || X509_STORE_CTX_get_error(store) != X509_V_ERR_UNABLE_TO_GET_CRL) return ok;
+  SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+  const struct context *context = ((struct association *)SSL_get_app_data(ssl))->context;
+  X509 *certificate = X509_STORE_CTX_get_current_cert(store);
+  for (int i = 0; certificate != NULL && i < sk_X509_CRL_num(context->lists); i++) {
+    X509_NAME *issuer = X509_CRL_get_issuer(sk_X509_CRL_value(context->lists, i));
+    if (X509_NAME_cmp(issuer, X509_get_issuer_name(certificate)) == 0) return 0; /* there is one, of another key */
   }
-  return ok;
+  X509_STORE_CTX_set_error(store, X509_V_OK);
+  return 1;
 }
 
 static int pin_holds(const struct association *a, X509 *certificate) {

@@ -224,6 +224,7 @@ export class Association implements DtlsAssociation {
         : this.#failed('the certificate of the resumed session expired or is revoked')
     if (error !== undefined) {
       this.#facts = undefined
+      if (binding().shut(native) & OUTGOING) this.#flush()
       this.#end(error)
       return false
     }
