@@ -43,6 +43,8 @@ interface GroupRecord {
   readonly controlGroupUri: string
   /** The newest broadcast, passed on to neighbours. */
   readonly broadcast: Uint8Array | undefined
+  /** Session whose key came with the join, not by its broadcast. */
+  readonly given: CurrentSession | undefined
 }
 
 export interface CurrentSession {
@@ -60,8 +62,6 @@ export class GroupSession {
   #record: Omit<GroupRecord, 'member'> | undefined
   readonly #sealers = new Map<string, Sealer>()
   #epochEnds: number | undefined
-  /** A session whose key came with the join, not by its broadcast. */
-  #given: CurrentSession | undefined
   #saved: Promise<void> = Promise.resolve()
   /** Told when a broadcast opened a newer session. */
   onSession: ((session: number) => void) | undefined
@@ -135,6 +135,7 @@ export class GroupSession {
       policies: response.policies,
       controlGroupUri: response.controlGroupUri,
       broadcast: same ? old.broadcast : undefined,
+      given: same ? old.given : undefined,
     }
     this.#sealers.clear()
     await this.#save()
@@ -158,7 +159,7 @@ export class GroupSession {
     const member = this.#required()
     const before = member.session
     const received = member.receive(message)
-    if (received === 'not-for-me' && this.#takeGiven(message)) return received
+    if (received === 'not-for-me' && (await this.#takeGiven(message))) return received
     if (typeof received === 'string') {
       if (received !== 'old') this.onGap?.(received)
       return received
@@ -177,8 +178,9 @@ export class GroupSession {
     const nowMs = this.#options.time.nowMs()
     if (nowMs === undefined || this.#member === undefined) return undefined
     const now = Math.floor(nowMs / 1000)
-    const given = this.#given !== undefined && this.#given.nbf <= now && now < this.#given.exp ? this.#given : undefined
-    const current = this.#member.current(now) ?? given
+    const given = this.#record?.given
+    const current =
+      this.#member.current(now) ?? (given !== undefined && given.nbf <= now && now < given.exp ? given : undefined)
     const used = this.#options.sequence.group(this.gname)
     if (current === undefined || used === undefined || current.session < used.session) return undefined
     return this.#member.key(current.session) === undefined ? undefined : current
@@ -223,12 +225,14 @@ export class GroupSession {
    * The broadcast of the session in which the device joined does not cover it; its key came with the join, and only
    * its times are missing. True when the key is held.
    */
-  #takeGiven(message: Uint8Array): boolean {
-    const kdc = suite.ed25519.verifying(publicKeyOf((this.#record as GroupRecord).kdcCred))
+  async #takeGiven(message: Uint8Array): Promise<boolean> {
+    const record = this.#record as GroupRecord
+    const kdc = suite.ed25519.verifying(publicKeyOf(record.kdcCred))
     const { session, nbf, exp } = verifyBroadcast(suite, claimBroadcast(message, {}), kdc)
     if (this.#required().key(session) === undefined) return false
-    if (this.#given?.session === session) return true
-    this.#given = { session, nbf, exp }
+    if (record.given?.session === session) return true
+    this.#record = { ...record, given: { session, nbf, exp } }
+    await this.#save()
     this.onSession?.(session)
     return true
   }

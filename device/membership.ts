@@ -25,8 +25,6 @@ export interface MembershipOptions {
 
 /** Longest time between two looks at what is due. */
 const LOOK_MS = 600_000
-/** After a broadcast that leaves the device out, the key server is asked again this often at most. */
-const REJOIN_MS = 30_000
 
 export class Membership {
   readonly #options: MembershipOptions
@@ -76,7 +74,8 @@ export class Membership {
     const { group, keyServer, credentials, sequence, nowSeconds } = this.#options
     if (!group.joined) await this.#join()
     else if (this.#rejoin) {
-      const waitMs = this.#rejoinedAtMs + REJOIN_MS - performance.now()
+      // Left out again right after a join: the key server has its reasons, so no more often than this.
+      const waitMs = this.#rejoinedAtMs + this.#options.retry.max - performance.now()
       if (waitMs > 0) return waitMs
       await this.#join()
     } else if (this.#needsPersonal) {

@@ -7,7 +7,6 @@ import type { Store } from '../store/store.ts'
 import { CoapEndpoint } from '../transport/coap/endpoint.ts'
 import type { Router } from '../transport/coap/server.ts'
 import { bindUdp } from '../transport/coap/udp.ts'
-import { parseCoapUri } from '../transport/coap/uri.ts'
 import { dial } from '../transport/dial.ts'
 import { Credentials } from './credentials.ts'
 import type { DeviceOptions } from './daemon.ts'
@@ -24,7 +23,7 @@ import { SealedStore } from './sealed-store.ts'
 import { Sealing } from './sealing.ts'
 import { Sequence } from './sequence.ts'
 import { createRouter, readingResource } from './serve.ts'
-import type { DeviceSettings } from './settings.ts'
+import { type DeviceSettings, listenAddress } from './settings.ts'
 import { Uploader } from './uploader.ts'
 
 export interface PartsOptions extends DeviceOptions {
@@ -206,8 +205,7 @@ export class Parts {
 
   async #bind(router: Router): Promise<CoapEndpoint> {
     const { settings, context } = this.#options
-    const { host, port } = parseCoapUri(settings.device.listen)
-    const transport = await bindUdp({ host, port })
+    const transport = await bindUdp(listenAddress(settings.device.listen))
     const endpoint = new CoapEndpoint(transport, {
       router,
       onEvent: (event) => context.log.debug({ event }, 'coap'),
