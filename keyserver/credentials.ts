@@ -3,10 +3,10 @@
  * of their life, so that neighbours overlap; kept as long as the broadcasts of their time.
  */
 
-import { toHex } from '../protocol/bytes.ts'
+import { equalBytes, toHex } from '../protocol/bytes.ts'
 import { encodeCbor } from '../protocol/cbor.ts'
 import type { Clock } from '../protocol/clock.ts'
-import { publicKeyOf } from '../protocol/cose/key.ts'
+import { publicKeyOf, thumbprint } from '../protocol/cose/key.ts'
 import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import { CREDENTIAL_SECONDS, issueCredential } from '../protocol/objects/credential.ts'
@@ -58,6 +58,11 @@ export class Credentials {
       const [, device, subject] = key.split('/') as [string, Address, Address]
       if (record.exp > now) this.#list(device, subject).push(record)
     }
+  }
+
+  /** True if the thumbprint is that of the key. */
+  isFor(thumb: Uint8Array | undefined, coseKey: Uint8Array): boolean {
+    return thumb !== undefined && equalBytes(thumb, thumbprint(this.#o.suite, coseKey))
   }
 
   /** The operation that writes a new credential if one is due; adopt it after the commit. */

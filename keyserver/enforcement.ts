@@ -131,6 +131,7 @@ export class Enforcement {
       operations.push(putRecord(Key.client(served.address, address), record))
       client.record = record
     }
+    served.registeredKey = verdicts.deviceStands ? verdicts.reading.decision.signingKey : undefined
     const entry = verdicts.reading.decision.record
     if (
       served.record.entry?.changedBlock !== entry?.changedBlock ||

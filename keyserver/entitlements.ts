@@ -83,8 +83,10 @@ export class Entitlements {
   }
 
   /** The device as a member: still served? @throws `keyserver/…`, `chain/…` */
-  async checkDevice(served: ServedDevice): Promise<void> {
-    this.checkServed(await this.#o.readings.at((head) => this.#o.readings.device(served, head)))
+  async checkDevice(served: ServedDevice): Promise<DeviceReading> {
+    const reading = await this.#o.readings.at((head) => this.#o.readings.device(served, head))
+    this.checkServed(reading)
+    return reading
   }
 
   /** Is `coseKey` the one in the registry? @throws `keyserver/wrong-key`, `keyserver/not-registered`, `keyserver/confirmations` */

@@ -56,6 +56,9 @@ export interface Admitted {
   readonly own: Uint8Array | undefined
 }
 
+/** What is left to do once everything about a joiner has been checked. */
+export type Entry = () => Promise<Admitted>
+
 export class Joins {
   readonly #o: JoinsOptions
 
@@ -64,7 +67,7 @@ export class Joins {
   }
 
   /** A device, by its certificate and the proof of its object-signing key. */
-  async device(secure: SecureFacts, name: string, join: JoinRequest): Promise<Admitted> {
+  async device(secure: SecureFacts, name: string, join: JoinRequest): Promise<Entry> {
     const certificate = this.#o.certificates.deviceOf(secure)
     const device = addressBytes(certificate.device)
     const gid = this.#o.entitlements.gid(device, join.scope)
@@ -80,9 +83,11 @@ export class Joins {
     const served = this.#o.entitlements.peek(certificate.device)
     const reading = await this.#o.readings.at((head) => this.#o.readings.device(served, head))
     this.#o.entitlements.checkDeviceKey(reading, clientCred)
-    const { group, owner } = this.#group(served, gid, join.scope)
-    await this.#o.sessions.ensureRunning(group)
-    return owner.gate.run(() => this.#admitDevice(group, owner, reading, clientCred, certificate))
+    return async () => {
+      const { group, owner } = this.#group(served, gid, join.scope)
+      await this.#o.sessions.ensureRunning(group)
+      return owner.gate.run(() => this.#admitDevice(group, owner, reading, clientCred, certificate))
+    }
   }
 
   /** A client: by a signed key request, or as one that is logged in on the association already. */
@@ -91,15 +96,17 @@ export class Joins {
     secure: SecureFacts,
     name: string,
     join: JoinRequest,
-  ): Promise<Admitted | NewChallenge> {
+  ): Promise<Entry | NewChallenge> {
     const login = await this.#o.clientLogin.login(association, secure, name, join)
     if (login instanceof NewChallenge) return login
     const served = this.#o.entitlements.peek(login.device)
     const { device, client } = await this.#o.entitlements.readClient(served, login.client)
     const expiresAt = this.#o.entitlements.entitlement(served, device, client, join.scope)
-    const { group, owner } = this.#group(served, this.#o.entitlements.gid(served.octets, join.scope), join.scope)
-    await this.#o.sessions.ensureRunning(group)
-    return owner.gate.run(() => this.#admitClient(group, owner, device, client, login, expiresAt))
+    return async () => {
+      const { group, owner } = this.#group(served, this.#o.entitlements.gid(served.octets, join.scope), join.scope)
+      await this.#o.sessions.ensureRunning(group)
+      return owner.gate.run(() => this.#admitClient(group, owner, device, client, login, expiresAt))
+    }
   }
 
   /** The group, made if it is new, and the roster's one entry of its device. */
@@ -155,6 +162,7 @@ export class Joins {
       ],
     )
     served.record = record
+    served.registeredKey = reading.decision.signingKey
     credential?.adopt()
     this.#o.log.info(
       { device: served.address, bit: group.bit, group: group.name, repeated: result.repeated },

@@ -22,6 +22,8 @@ export class ServedDevice {
   readonly octets: Uint8Array
   readonly memberId: Uint8Array
   record: DeviceRecord
+  /** Thumbprint that credentials may be issued for now, by the last reading; undefined: none. */
+  registeredKey: Uint8Array | undefined
   /** Whoever replaces a record of the device or of one of its clients holds this. */
   readonly gate = new Gate()
   readonly clients = new Map<Address, ServedClient>()

@@ -147,7 +147,7 @@ export class Sessions {
   #renewCredentials(group: Group): Promise<void> {
     const { roster, credentials } = this.#o
     const served = roster.device(group.device)
-    return credentials.renew(() => credentialSubjects(served, group), served.gate)
+    return credentials.renew(() => credentialSubjects(served, group, credentials), served.gate)
   }
 
   /** Allocates the next tree ahead of the border, or at once when the present one is worn out, and puts it to use. */
@@ -264,10 +264,10 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
 }
 
 /** Who of a group has a credential that has to be kept fresh. */
-function credentialSubjects(served: ServedDevice, group: Group): CredentialSubject[] {
+function credentialSubjects(served: ServedDevice, group: Group, credentials: Credentials): CredentialSubject[] {
   const { coseKey, senderIds } = served.record
   const subjects: CredentialSubject[] = []
-  if (coseKey !== undefined && stands(group, served.memberId)) {
+  if (coseKey !== undefined && stands(group, served.memberId) && credentials.isFor(served.registeredKey, coseKey)) {
     subjects.push({ device: served.address, subject: served.address, coseKey, senderIds })
   }
   for (const { address, memberId, record } of served.clients.values()) {

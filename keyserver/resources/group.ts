@@ -127,16 +127,17 @@ async function join(o: GroupResourcesOptions, request: CoapRequest): Promise<Coa
   const name = groupName(request)
   const message = decoded(() => decodeJoinRequest(request.payload))
   const association = request.peer.key
+  const entry = o.certificates.shown(secure)
+    ? await o.joins.device(secure, name, message)
+    : await o.joins.client(association, secure, name, message)
+  if (entry instanceof NewChallenge) {
+    const payload = encodeChallenge({ kdcchallenge: entry.nonce, exi: CHALLENGE_SECONDS })
+    return { code: Code.badRequest, contentFormat: ContentFormat.aceGroupcommCbor, payload }
+  }
   const body = toHex(o.suite.sha256(request.payload))
   const again = o.replies.snapshot(association, name, body)
   if (again !== undefined) return again
-  const admitted = o.certificates.shown(secure)
-    ? await o.joins.device(secure, name, message)
-    : await o.joins.client(association, secure, name, message)
-  if (admitted instanceof NewChallenge) {
-    const payload = encodeChallenge({ kdcchallenge: admitted.nonce, exi: CHALLENGE_SECONDS })
-    return { code: Code.badRequest, contentFormat: ContentFormat.aceGroupcommCbor, payload }
-  }
+  const admitted = await entry()
   const reply: CoapReply = {
     code: admitted.result.repeated ? Code.changed : Code.created,
     contentFormat: ContentFormat.aceGroupcommCbor,

@@ -53,7 +53,11 @@ export function nodeResource(o: NodeResourceOptions): Resource {
     },
     async put(request): Promise<CoapReply> {
       const caller = await identify(o, request)
-      const senderId = await o.senderIds.renew(caller.group, caller.served, caller.memberId)
+      const { served } = caller
+      if (caller.isDevice && served.record.coseKey !== undefined) {
+        o.entitlements.checkDeviceKey(await o.entitlements.checkDevice(served), served.record.coseKey)
+      }
+      const senderId = await o.senderIds.renew(caller.group, served, caller.memberId)
       return groupcomm(encodeSenderId(senderId), { code: Code.changed })
     },
     async delete(request): Promise<CoapReply> {
