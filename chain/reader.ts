@@ -80,10 +80,20 @@ export class ChainReader implements ChainView {
   async tokensOf(contract: Address, device: Address, clients: readonly Address[], head: Head): Promise<Token[]> {
     const chunks = await Promise.all(
       chunksOf(clients, CHUNK).map(async (chunk) =>
-        decodeTokensOf(await this.call(contract, encodeTokensOf(chunk, device), head), chunk.length),
+        decodeTokensOf(await this.#tokensCall(contract, encodeTokensOf(chunk, device), head), chunk.length),
       ),
     )
     return chunks.flat()
+  }
+
+  /** A contract that refuses to answer grants nothing; it must not stop the reading of all others. */
+  async #tokensCall(contract: Address, data: Hex, head: Head): Promise<Hex> {
+    try {
+      return await this.call(contract, data, head)
+    } catch (error) {
+      if (error instanceof RpcError && /revert/i.test(error.message)) return '0x'
+      throw error
+    }
   }
 
   async verifySignature(address: Address, digest: Uint8Array, signature: Uint8Array, head: Head): Promise<boolean> {
