@@ -3,7 +3,7 @@ import { isIP } from 'node:net'
 import { IotchainError } from '../protocol/errors.ts'
 import { CoapClient } from './coap/client.ts'
 import { CoapEndpoint, type EndpointOptions } from './coap/endpoint.ts'
-import { bindUdp } from './coap/udp.ts'
+import { connectUdp } from './coap/udp.ts'
 import { parseCoapUri } from './coap/uri.ts'
 import { dtlsClientTransport } from './dtls/coap-transport.ts'
 import { connect } from './dtls/connect.ts'
@@ -36,12 +36,6 @@ export async function dial(uri: string, options: DialOptions = {}): Promise<Coap
       hint: 'write coaps:// instead of coap://',
     })
   }
-  const transport = await bindUdp({ port: 0 })
-  try {
-    const peer = await transport.peer(host, port)
-    return new CoapClient(new CoapEndpoint(transport, engine), peer, uriHost)
-  } catch (error) {
-    await transport.close()
-    throw error
-  }
+  const transport = await connectUdp(host, port)
+  return new CoapClient(new CoapEndpoint(transport, engine), await transport.peer(host, port), uriHost)
 }
