@@ -177,7 +177,7 @@ export class CoapEndpoint {
     const message = decodeMessage(octets)
     if (isMalformed(message)) {
       this.#drop(message.malformed, peer)
-      if (message.reject !== undefined && !multicast) this.#layer.reset(message.reject, peer)
+      if (message.reject !== undefined && !multicast) this.#reject(message.reject, peer)
     } else if (message.type === MessageType.ack || message.type === MessageType.reset) {
       this.#receiveAnswer(message, peer)
     } else if (multicast && message.type === MessageType.con) {
@@ -223,7 +223,7 @@ export class CoapEndpoint {
     const server = this.#server
     if (server === undefined) {
       this.#drop('no-server', peer)
-      if (message.type === MessageType.con) this.#layer.reset(message.messageId, peer)
+      if (message.type === MessageType.con) this.#reject(message.messageId, peer)
       return
     }
     server.receive(message, peer, multicast)
@@ -240,13 +240,17 @@ export class CoapEndpoint {
     }
   }
 
+  #reject(messageId: number, peer: Peer): void {
+    if (this.#guard.admitReset()) this.#layer.reset(messageId, peer)
+  }
+
   #receiveResponse(message: Message, peer: Peer): void {
     const handle = this.#exchanges.find(message, peer)
     const bad = handle !== undefined && badCriticalOption(message.options()) !== undefined
     if (handle === undefined || bad) {
       this.#drop(bad ? 'bad-option' : 'stray-response', peer)
       // also to a NON: this is how a server learns that nobody observes any more (RFC 7641 §3.6)
-      this.#layer.reset(message.messageId, peer)
+      this.#reject(message.messageId, peer)
       return
     }
     if (message.type === MessageType.con) {

@@ -51,6 +51,9 @@ export interface CoapLimits {
   /** Requests of one source prefix (/32 or /48) that is not trusted: per second, and at once. */
   readonly requestsPerSecond: number
   readonly requestBurst: number
+  /** Resets for messages that nobody here waits for, of all sources: per second, and at once. */
+  readonly resetsPerSecond: number
+  readonly resetBurst: number
   /** Replies kept ready for the octets of a GET. */
   readonly readyReplies: number
 
@@ -92,7 +95,7 @@ export const defaultLimits: CoapLimits = {
 
   uploads: 256,
   uploadsUnverified: 64,
-  uploadsPerPeer: 4,
+  uploadsPerPeer: 16,
   uploadOctets: 16 * 1024 * 1024,
   uploadIdleMs: 120_000,
 
@@ -113,6 +116,8 @@ export const defaultLimits: CoapLimits = {
   activeRequestsPerPeer: 64,
   requestsPerSecond: 500,
   requestBurst: 2000,
+  resetsPerSecond: 64,
+  resetBurst: 256,
   readyReplies: 4096,
 
   queuedPerPeer: 1024,

@@ -38,6 +38,8 @@ export class SourceGuard {
   readonly #overflow: Bucket
   #globalOctets: number
   #globalAtMs: number
+  #resets: number
+  #resetsAtMs: number
   #trustedAddress = ''
   #trustedAnswer = false
 
@@ -50,6 +52,8 @@ export class SourceGuard {
     const now = this.#timers.monotonicMs()
     this.#globalOctets = this.#limits.globalBucketOctets
     this.#globalAtMs = now
+    this.#resets = this.#limits.resetBurst
+    this.#resetsAtMs = now
     this.#overflow = this.#newBucket(now)
   }
 
@@ -95,6 +99,20 @@ export class SourceGuard {
     const bucket = this.#bucketOf(peer)
     if (bucket.requests < 1) return false
     bucket.requests--
+    return true
+  }
+
+  /**
+   * Whether a message that nobody waits for may draw a reset. A peer that answers resets (go-coap sends a CON 4.04)
+   * would go on with us for ever, at the speed of the network; RFC 7252 §4.2 lets a rejection be silent.
+   */
+  admitReset(): boolean {
+    const now = this.#timers.monotonicMs()
+    const { resetBurst, resetsPerSecond } = this.#limits
+    this.#resets = Math.min(resetBurst, this.#resets + ((now - this.#resetsAtMs) / 1000) * resetsPerSecond)
+    this.#resetsAtMs = now
+    if (this.#resets < 1) return false
+    this.#resets--
     return true
   }
 
