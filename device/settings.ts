@@ -26,7 +26,7 @@ export const deviceSettings = z
         proxy: coapUri('coap')
           .optional()
           .describe('Where sealed objects are uploaded; without it clients come to the device.')
-          .meta({ examples: ['coap://proxy.example:5683'] }),
+          .meta({ example: 'coap://proxy.example:5683' }),
       })
       .prefault({})
       .describe('The device and its surroundings.'),
@@ -35,7 +35,7 @@ export const deviceSettings = z
         address: address
           .optional()
           .describe('The device’s address on chain; must agree with the certificate.')
-          .meta({ examples: ['0x00112233445566778899aabbccddeeff01020304'] }),
+          .meta({ example: '0x00112233445566778899aabbccddeeff01020304' }),
         accountKey: z
           .string()
           .default('account.key')
@@ -49,18 +49,13 @@ export const deviceSettings = z
       .describe('Key files, relative to this file; credential:NAME takes a systemd credential.'),
     keyserver: coapUri('coaps')
       .describe('The key server; it alone may be asked for group keys.')
-      .meta({ examples: ['coaps://keys.example:5684'] }),
+      .meta({ example: 'coaps://keys.example:5684' }),
     chain: z
       .strictObject({
-        id: z
-          .number()
-          .int()
-          .min(0)
-          .describe('Chain id.')
-          .meta({ examples: [20180415] }),
+        id: z.number().int().min(0).describe('Chain id.').meta({ example: 20180415 }),
         registry: address
           .describe('Address of the DeviceRegistry contract.')
-          .meta({ examples: ['0x1111111111111111111111111111111111111111'] }),
+          .meta({ example: '0x1111111111111111111111111111111111111111' }),
       })
       .describe('Numbers that name the groups; the device never speaks to a node.'),
     state: z
@@ -131,11 +126,9 @@ export const deviceSettings = z
       .max(64)
       .describe('What the device measures and switches; "driver" decides which settings there are.')
       .meta({
-        examples: [
-          [
-            { path: '/s/system', driver: 'host', fields: ['cpuTemperature', 'load', 'memory'], group: 0, every: '60s' },
-            { path: '/s/demo', driver: 'simulated', seed: 7, unit: 'Cel', group: 1, every: '10s' },
-          ],
+        example: [
+          { path: '/s/system', driver: 'host', fields: ['cpuTemperature', 'load', 'memory'], group: 0, every: '60s' },
+          { path: '/s/demo', driver: 'simulated', seed: 7, unit: 'Cel', group: 1, every: '10s' },
         ],
       }),
     ...commonSections,

@@ -1,6 +1,7 @@
 /**
  * A schema, told to people: the commented YAML of `--print-config` and the tables of docs/configuration.md. The zod
- * schema is the only source; `describe()` gives the meaning, `meta({ examples })` a value for what has no default.
+ * schema is the only source; `describe()` gives the meaning, `meta({ example })` a value for what has no default (zod drops the standard's `examples` where a
+ * transform is below).
  */
 import { stringify } from 'yaml'
 import { z } from 'zod'
@@ -9,6 +10,7 @@ export interface JsonSchema {
   readonly type?: string
   readonly description?: string
   readonly default?: unknown
+  readonly example?: unknown
   readonly examples?: readonly unknown[]
   readonly properties?: Readonly<Record<string, JsonSchema>>
   readonly required?: readonly string[]
@@ -70,7 +72,7 @@ function printObject(schema: JsonSchema, indent: string): string[] {
 }
 
 function printValue(name: string, setting: JsonSchema, indent: string, required: boolean): string[] {
-  const example = setting.examples?.[0]
+  const example = setting.example ?? setting.examples?.[0]
   const value = setting.default !== undefined ? setting.default : example
   if (value === undefined) {
     return [
