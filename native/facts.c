@@ -52,7 +52,9 @@ napi_value facts(napi_env env, napi_callback_info info) {
   set_flag(env, object, "extendedMasterSecret", SSL_get_extms_support(a->ssl) == 1);
   X509 *certificate = SSL_get0_peer_certificate(a->ssl);
   if (certificate != NULL && SSL_get_verify_result(a->ssl) == X509_V_OK) {
-    napi_value buffer = take_der(env, der, i2d_X509(certificate, &der));
+    /* a statement of its own: C does not say which argument of a call is evaluated first */
+    int length = i2d_X509(certificate, &der);
+    napi_value buffer = take_der(env, der, length);
     if (buffer != NULL) napi_set_named_property(env, object, "certificate", buffer);
   }
   return object;
