@@ -9,9 +9,10 @@
 import { suite } from '#crypto'
 import { equalBytes } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { gidOf } from '../protocol/groups/gid.ts'
 import { type Address, addressBytes } from '../protocol/messages/address.ts'
+import { parseHeader } from '../protocol/objects/parse.ts'
 import { Connections } from './connections.ts'
 import { describe, fetchObject, type ObjectPlace } from './fetch.ts'
 import { type GroupSource, GroupView, Membership } from './group.ts'
@@ -187,7 +188,7 @@ export class IotClient {
         hint: 'read from the device to get a mac-object',
       })
     }
-    this.#useAsSource(place)
+    this.useAsSource(place)
     const bytes = await fetchObject(place, { form, signal: options.signal })
     if (bytes === undefined)
       throw new IotchainError('client/refused', `${describe(place)} was answered without content`)
@@ -195,13 +196,28 @@ export class IotClient {
   }
 
   watch(place: ObjectPlace, callbacks: WatchCallbacks, options: { form?: 'signed' | 'mac' } = {}): Watch {
-    this.#useAsSource(place)
+    this.useAsSource(place)
     return new Watch(this.#opener, place, options.form ?? 'signed', callbacks)
   }
 
   /** Opens octets that came by any other way. */
   open(bytes: Uint8Array, asked: Parameters<ReadingOpener['open']>[1]): Promise<Reading> {
     return this.#opener.open(bytes, asked)
+  }
+
+  /**
+   * Opens an object of the past. A session that the newest broadcast does not heal any more is looked up in the archive.
+   */
+  async openPast(bytes: Uint8Array, asked: Parameters<ReadingOpener['open']>[1]): Promise<Reading> {
+    try {
+      return await this.#opener.open(bytes, asked)
+    } catch (error) {
+      if (!isIotchainError(error) || error.code !== 'object/no-access') throw error
+      const { gid, session } = parseHeader(bytes)
+      const group = this.#groupOf(gid, asked.device)
+      if (!(group instanceof Membership) || !(await group.fetchArchived(session))) throw error
+      return this.#opener.open(bytes, asked)
+    }
   }
 
   /** Waits for what is being kept, then closes connections. The state's store stays with its owner. */
@@ -211,7 +227,7 @@ export class IotClient {
   }
 
   /** The place that is read from is asked for broadcasts and credentials too. */
-  #useAsSource(place: ObjectPlace): void {
+  useAsSource(place: ObjectPlace): void {
     if (this.#options.autoFetch === false) return
     const name = `${place.connection.peer.address}:${place.connection.peer.port}`
     const connect = () => Promise.resolve(place.connection)

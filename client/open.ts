@@ -30,8 +30,8 @@ export interface Asked {
   readonly form: 'signed' | 'mac'
   /** `latest` is held against what was accepted before; `past` and `pack` are history. */
   readonly kind?: 'latest' | 'past' | 'pack' | undefined
-  /** For a pack: the last segment of its URI. */
-  readonly packSeq?: number | undefined
+  /** Of history: the sequence number in its URI. */
+  readonly seq?: number | undefined
 }
 
 export interface Reading {
@@ -208,7 +208,7 @@ export class ReadingOpener {
   ): Promise<Reading> {
     const { header } = parsed
     const kind = asked.kind ?? 'latest'
-    if (kind === 'pack') checkPackSeq(asked.packSeq ?? header.seq, header.seq)
+    if (asked.seq !== undefined) checkPackSeq(asked.seq, header.seq)
     const etag = etagOf(suite, parsed.encrypt0)
     const latest = kind === 'latest'
     const { seen } = this.#options

@@ -39,6 +39,17 @@ export interface MembershipRecord {
   readonly joinedAt: number
 }
 
+/** A token that this client asked for, so that it can be renewed in the same way. */
+export interface RequestRecord {
+  readonly client: Address
+  readonly device: Address
+  readonly contract: Address
+  readonly offer: number
+  readonly ttlSeconds: number
+  /** unix seconds */
+  readonly requestedAt: number
+}
+
 interface SeenRecord extends Accepted {
   readonly path: readonly string[]
   /** ETags of the last ones accepted, newest last. */
@@ -84,6 +95,18 @@ export class ClientState implements SeenStore {
 
   async removeMembership(client: Address, gid: Uint8Array): Promise<void> {
     await this.#store.batch([{ type: 'del', key: memberKey(client, gid) }], { sync: true })
+  }
+
+  async requests(client: Address): Promise<RequestRecord[]> {
+    const out: RequestRecord[] = []
+    for await (const [, value] of this.#store.range(prefixRange(`request ${client} `))) out.push(decodeRecord(value))
+    return out
+  }
+
+  /** Keeps what was asked for; one record for each contract and offer. */
+  async saveRequest(record: RequestRecord): Promise<void> {
+    const key = `request ${record.client} ${record.contract} ${record.offer}`
+    await this.#store.batch([{ type: 'put', key, value: encodeRecord(record) }], { sync: true })
   }
 
   async accepted(device: Address, path: ResourcePath): Promise<Accepted | undefined> {

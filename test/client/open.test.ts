@@ -137,9 +137,9 @@ describe('a client opens', () => {
       ],
     })
     const { signed, seq } = w.group.seal({ path: [...PATH, '@pack'], plaintext, contentFormat: 60 })
-    const pack = await w.ask(signed, { kind: 'pack', packSeq: seq })
+    const pack = await w.ask(signed, { kind: 'pack', seq })
     expect(pack.records.map((r) => r.value)).toEqual([20, 21])
-    await expect(w.ask(signed, { kind: 'pack', packSeq: seq + 1 })).rejects.toThrow(code('object/swapped'))
+    await expect(w.ask(signed, { kind: 'pack', seq: seq + 1 })).rejects.toThrow(code('object/swapped'))
     expect(await w.state.accepted(w.device.address, PATH)).toBeUndefined()
   })
 })

@@ -1,0 +1,289 @@
+/** `iotchain request` and `iotchain offers`: what a device's owner offers, and asking for it. */
+import { readFile } from 'node:fs/promises'
+import type { Command } from 'commander'
+import type { Condition, Offer } from '../../chain/offers.ts'
+import type { Evidence, RequestProgress } from '../../chain/request.ts'
+import { bitsOf } from '../../chain/rule.ts'
+import { fromHex } from '../../protocol/bytes.ts'
+import { IotchainError } from '../../protocol/errors.ts'
+import { type Address, parseAddress } from '../../protocol/messages/address.ts'
+import { formatDuration, parseDuration } from '../../runtime/duration.ts'
+import { action } from '../terminal/command.ts'
+import { timeText } from '../terminal/reading.ts'
+import { type ClientOptions, type ClientSession, withClient } from './client-session.ts'
+import { wholeNumber } from './init.ts'
+import { joinGroup } from './joining.ts'
+
+interface RequestOptions extends ClientOptions {
+  readonly contract?: string
+  readonly offer?: string
+  readonly ttl?: string
+  readonly pay?: string
+  readonly list?: string
+  readonly attestation?: string
+  readonly confirmations?: string
+  readonly join?: boolean
+}
+
+/** What is on offer for a device, and what each offer wants of this client. */
+export interface OfferLine {
+  readonly offer: Offer
+  readonly condition: Condition | undefined
+}
+
+export function registerRequest(program: Command): void {
+  program
+    .command('offers <device>')
+    .description('what the owner of a device offers to clients, and on which conditions')
+    .option('--key <address>', 'which of the keys asks')
+    .action(
+      action<ClientOptions, [string]>((ctx, options, text) =>
+        withClient(ctx, options, async (session) => {
+          const { describeCondition } = await import('../../chain/offers.ts')
+          const lines = await offersFor(session, parseAddress(text))
+          ctx.out.result(
+            lines.map(({ offer, condition }) => ({
+              ...offer,
+              bits: bitsOf(offer.claims),
+              condition: condition === undefined ? undefined : describeCondition(condition),
+            })),
+            lines.length === 0
+              ? 'nothing is offered'
+              : lines
+                  .map(
+                    ({ offer, condition }) =>
+                      `${offerText(offer)}: ${condition === undefined ? '' : describeCondition(condition)}`,
+                  )
+                  .join('\n'),
+          )
+        }),
+      ),
+    )
+  program
+    .command('request <device>')
+    .description('ask for a token: checks who offers it, solves the puzzle or pays, waits for confirmations')
+    .option('--contract <address>', 'AccessToken contract (default: the one that the registry names)')
+    .option('--offer <n>', 'which offer (default: the only open one)')
+    .option('--ttl <duration>', 'for how long (default: as long as the offer allows)')
+    .option('--pay <wei>', 'spend at most so much', '0')
+    .option('--list <file>', 'addresses of an allowlist, one a line')
+    .option('--attestation <file-or-url>', 'an attestation: JSON {issuer, expiresAt, signature}')
+    .option('--confirmations <n>', 'blocks to wait for (default: as in config.yaml)')
+    .option('--join', 'then become a member of the groups that the token names')
+    .option('--key <address>', 'which of the keys asks')
+    .option('--key-server <uri>', 'with --join: coaps:// address of the key server (default: from the registry)')
+    .action(
+      action<RequestOptions, [string]>((ctx, options, text) =>
+        withClient(ctx, options, (session) => request(session, options, parseAddress(text))),
+      ),
+    )
+}
+
+async function request(session: ClientSession, options: RequestOptions, device: Address): Promise<void> {
+  const { ctx, config } = session
+  const offer = await chooseOffer(session, options, device)
+  const pay = parseWei(options.pay ?? '0')
+  const evidence: Evidence = {
+    payAtMost: pay,
+    list: options.list === undefined ? undefined : await readList(options.list),
+    attestation:
+      options.attestation === undefined ? undefined : await readAttestation(options.attestation, session.address),
+  }
+  ctx.out.note(`asking for ${offerText(offer)} as ${session.address}`)
+  const granted = await askFor(session, {
+    contract: offer.contract,
+    offer: offer.id,
+    ttlSeconds: options.ttl === undefined ? undefined : Math.floor(parseDuration(options.ttl) / 1000),
+    evidence,
+    confirmations:
+      options.confirmations === undefined
+        ? config.confirmations
+        : wholeNumber(options.confirmations, '--confirmations'),
+  })
+  const { token, receipt, paid } = granted
+  const bits = bitsOf(token.claims)
+  ctx.out.result(
+    {
+      device,
+      contract: offer.contract,
+      client: session.address,
+      bits,
+      expiresAt: token.expiresAt,
+      transaction: receipt.hash,
+      block: receipt.block,
+      feeWei: receipt.fee,
+      paidWei: paid,
+    },
+    `token for bit${bits.length === 1 ? '' : 's'} ${bits.join(', ')} of ${device} until ${timeText(token.expiresAt)}`,
+  )
+  if (options.join !== true) return
+  for (const bit of bits) await joinGroup(session, { device, bit })
+  ctx.out.note(`member of ${bits.length === 1 ? 'its group' : `${bits.length} groups`}`)
+}
+
+export interface Asking {
+  readonly contract: Address
+  readonly offer: number
+  readonly ttlSeconds: number | undefined
+  readonly evidence: Evidence
+  readonly confirmations: number
+}
+
+/** Sends the request with progress, and keeps what was asked for, so that it can be renewed. */
+export async function askFor(session: ClientSession, asking: Asking) {
+  const { ctx, config } = session
+  const [{ requestToken }, { TransactionSender }] = await Promise.all([
+    import('../../chain/request.ts'),
+    import('../../chain/sender.ts'),
+  ])
+  const { reader, rpc } = await session.chain()
+  const sender = new TransactionSender({ rpc, chainId: config.chainId, account: await session.account() })
+  const granted = await requestToken({
+    reader,
+    sender,
+    contract: asking.contract,
+    offer: asking.offer,
+    ttlSeconds: asking.ttlSeconds,
+    evidence: asking.evidence,
+    confirmations: asking.confirmations,
+    allowContracts: config.allowContracts,
+    onProgress: (p) => ctx.out.progress(progressText(p)),
+    signal: ctx.signal,
+  })
+  const { token } = granted
+  await session.state.saveRequest({
+    client: session.address,
+    device: granted.device,
+    contract: asking.contract,
+    offer: asking.offer,
+    ttlSeconds: asking.ttlSeconds ?? token.expiresAt - token.issuedAt,
+    requestedAt: token.issuedAt,
+  })
+  return granted
+}
+
+/** @throws `client/unregistered-device`, `client/no-offer`, `client/which-offer` */
+async function chooseOffer(session: ClientSession, options: RequestOptions, device: Address): Promise<Offer> {
+  const contract = options.contract === undefined ? undefined : parseAddress(options.contract)
+  const id = options.offer === undefined ? undefined : wholeNumber(options.offer, '--offer')
+  const open = (await offersFor(session, device, contract))
+    .map((l) => l.offer)
+    .filter((o) => (id === undefined ? o.active : o.id === id))
+  const [only, another] = open
+  if (only === undefined) {
+    throw new IotchainError('client/no-offer', `nothing of that kind is offered for ${device}`, {
+      hint: '`iotchain offers DEVICE` shows what there is; the owner may also grant a token directly',
+    })
+  }
+  if (another !== undefined) {
+    const list = open.map((o) => `--contract ${o.contract} --offer ${o.id}`).join(' or ')
+    throw new IotchainError('client/which-offer', `there are ${open.length} offers for ${device}`, {
+      hint: `choose ${list}`,
+    })
+  }
+  return only
+}
+
+/** The offers for a device in the contracts that its owner has put into the registry. */
+export async function offersFor(session: ClientSession, device: Address, contract?: Address): Promise<OfferLine[]> {
+  const { offersOf, conditionOf } = await import('../../chain/offers.ts')
+  const { reader } = await session.chain()
+  const entry = await (await session.registry()).activeEntry(device)
+  const contracts = contract === undefined ? entry.contracts : [contract]
+  const own = session.home.addresses()
+  const client = own.length === 0 ? undefined : session.address
+  return reader.atHead(async (head) => {
+    const lines: OfferLine[] = []
+    for (const c of contracts) {
+      for (const offer of await offersOf(reader, c, head)) {
+        if (offer.resource !== device) continue
+        const ask = { client: client ?? device, offer, ttlSeconds: offer.maxTtlSeconds, caller: client ?? device }
+        lines.push({ offer, condition: await conditionOf(reader, ask, head) })
+      }
+    }
+    return lines
+  })
+}
+
+function offerText(offer: Offer): string {
+  const bits = bitsOf(offer.claims)
+  const closed = offer.active ? '' : ' (closed)'
+  const most = formatDuration(offer.maxTtlSeconds * 1000)
+  return `offer ${offer.id} of ${offer.contract}${closed}: bit${bits.length === 1 ? '' : 's'} ${bits.join(', ')}, at most ${most}`
+}
+
+function progressText(p: RequestProgress): string {
+  switch (p.phase) {
+    case 'puzzle':
+      return `solving the puzzle: ${p.tried} tries, about ${p.expected} expected`
+    case 'allowance':
+      return `allowing the payment of ${p.amount} units of ${p.currency}`
+    case 'priced':
+      return `the transaction costs up to ${p.quote.total} wei`
+    case 'signed':
+      return 'signed'
+    case 'sent':
+      return `sent as ${p.hash}, waiting for a block`
+    case 'confirming':
+      return `in block ${p.block}: ${p.depth} of ${p.of} confirmations`
+  }
+}
+
+export function parseWei(text: string): bigint {
+  if (!/^\d{1,30}$/.test(text)) {
+    throw new IotchainError('client/bad-number', `"${text}" is no amount of wei`, {
+      hint: 'write a whole number of wei',
+    })
+  }
+  return BigInt(text)
+}
+
+async function readList(file: string): Promise<Address[]> {
+  const text = await textOf(file)
+  return text
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+    .filter((line) => line !== '')
+    .map(parseAddress)
+}
+
+async function readAttestation(from: string, client: Address): Promise<NonNullable<Evidence['attestation']>> {
+  const text = /^https?:\/\//.test(from) ? await fetchText(from, client) : await textOf(from)
+  let value: Partial<Record<'issuer' | 'expiresAt' | 'signature', unknown>>
+  try {
+    value = JSON.parse(text) as typeof value
+  } catch (cause) {
+    throw new IotchainError('client/bad-attestation', 'the attestation is no JSON', { cause })
+  }
+  const { issuer, expiresAt, signature } = value
+  if (typeof issuer !== 'string' || typeof expiresAt !== 'number' || typeof signature !== 'string') {
+    throw new IotchainError('client/bad-attestation', 'the attestation lacks issuer, expiresAt or signature')
+  }
+  return { issuer: parseAddress(issuer), expiresAt, signature: fromHex(signature) }
+}
+
+async function textOf(file: string): Promise<string> {
+  return readFile(file, 'utf8').catch((cause: unknown) => {
+    throw new IotchainError('client/no-file', `${file} cannot be read`, { hint: 'check the path', cause })
+  })
+}
+
+/** The issuer is asked for this client's attestation: GET with `?client=0x…`. */
+async function fetchText(url: string, client: Address): Promise<string> {
+  const target = new URL(url)
+  target.searchParams.set('client', client)
+  try {
+    const response = await fetch(target, { signal: AbortSignal.timeout(15_000) })
+    if (response.ok) return await response.text()
+    throw new Error(`${response.status} ${response.statusText}`)
+  } catch (cause) {
+    throw new IotchainError(
+      'client/no-attestation',
+      `the issuer at ${target.host} gave no attestation: ${(cause as Error).message}`,
+      {
+        hint: 'ask the issuer whether this address is known to it',
+        cause,
+      },
+    )
+  }
+}

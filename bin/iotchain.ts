@@ -1,0 +1,24 @@
+#!/usr/bin/env node
+/** `iotchain`: the command of clients (request, read, watch, wallet …) and of resource owners (owner …). */
+import { registerDiscover } from './commands/discover.ts'
+import { registerInit } from './commands/init.ts'
+import { registerMack } from './commands/mack.ts'
+import { registerOwnerCommands } from './commands/owner.ts'
+import { registerRead } from './commands/read.ts'
+import { registerRequest } from './commands/request.ts'
+import { registerWallet } from './commands/wallet.ts'
+import { registerWatch } from './commands/watch.ts'
+import { createProgram, runProgram } from './terminal/command.ts'
+import { version } from './terminal/version.ts'
+
+const program = createProgram('iotchain', 'read sealed sensor data, and own devices that serve it', version())
+registerInit(program)
+registerWallet(program)
+registerRequest(program)
+registerRead(program)
+registerWatch(program)
+registerDiscover(program)
+registerMack(program)
+registerOwnerCommands(program)
+
+await runProgram(program, process.argv)
