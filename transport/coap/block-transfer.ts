@@ -7,7 +7,7 @@ import { equalBytes } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Block, blockOctets, decodeBlock, encodeBlock, MAX_BLOCK_NUMBER, szxFor } from './block.ts'
 import type { ClientExchanges, TokenHandle } from './client-exchanges.ts'
-import { Code, codeOfMethod, isSuccess } from './codes.ts'
+import { Code, codeOfMethod, isSafe, isSuccess } from './codes.ts'
 import type { CoapLimits } from './limits.ts'
 import { encodeTail, type Message } from './message.ts'
 import { CoapResponse, type RequestInit } from './messages.ts'
@@ -63,7 +63,9 @@ export class BlockTransfer {
           hint: 'try again later, or ask the server for a smaller representation',
         })
       }
-      head = await this.#exchange(this.#blockwise(0, szxFor(this.#blockOctets)))
+      // to ask again for what a POST has already done would do it twice
+      if (!isSafe(this.#code)) throw badResponse('it forgot the response before all of it was fetched')
+      head = await this.#upload()
       if (!isSuccess(head.code)) return head
     }
   }

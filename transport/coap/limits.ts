@@ -100,7 +100,7 @@ export const defaultLimits: CoapLimits = {
   uploadIdleMs: 120_000,
 
   snapshots: 1024,
-  snapshotsPerPeer: 8,
+  snapshotsPerPeer: 64,
   snapshotOctets: 16 * 1024 * 1024,
   snapshotIdleMs: 120_000,
 

@@ -130,6 +130,7 @@ export class MessageLayer {
   cancel(message: Confirmable): void {
     if (message.done) return
     this.#finish(message)
+    if (message.slot !== undefined) this.queue.free(message.slot)
   }
 
   /** An ACK or RST arrived. @returns false when nothing here waits for it */
@@ -220,6 +221,8 @@ export class MessageLayer {
     const { transmissions } = message
     this.#finish(message)
     message.options.onSettled(outcome, reply, elapsedMs, transmissions)
+    // only now: what waits for the same peer may have been called off
+    if (message.slot !== undefined) this.queue.free(message.slot)
   }
 
   #finish(message: Confirmable): void {
@@ -232,7 +235,6 @@ export class MessageLayer {
     }
     const peers = this.#byPeer.get(key)
     if (peers?.delete(message) && peers.size === 0) this.#byPeer.delete(key)
-    if (message.slot !== undefined) this.queue.free(message.slot)
   }
 
   // someone off the path who spoofs a victim's address would have to guess the message ID to acknowledge for it

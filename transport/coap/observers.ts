@@ -56,6 +56,15 @@ export class Relation {
     this.verified = verified
     this.confirmedMs = nowMs
   }
+
+  /** A renewed registration knows what the old one had learned about the way to the client. */
+  inherit(old: Relation | undefined): void {
+    if (old === undefined) return
+    this.rttMs = old.rttMs
+    this.notBeforeMs = old.notBeforeMs
+    this.sinceConfirmable = old.sinceConfirmable
+    this.confirmedMs = old.confirmedMs
+  }
 }
 
 function relationKey(request: IncomingRequest): string {
@@ -77,7 +86,7 @@ export class Observers {
   readonly #byPath = new Map<string, Set<Relation>>()
   readonly #byPeer = new Map<string, Set<Relation>>()
   readonly #byMessageId = new Map<string, Relation>()
-  #unverified = 0
+  readonly #unverified = new Set<Relation>()
   #sequence = 0
 
   constructor(parts: ObserversParts) {
@@ -108,7 +117,8 @@ export class Observers {
   register(request: IncomingRequest, match: RouteMatch, contentFormat: number | undefined): Relation | undefined {
     const { limits, timers } = this.#parts
     const { peer, verified } = request
-    this.remove(this.#relations.get(relationKey(request)))
+    const renewed = this.#relations.get(relationKey(request))
+    this.remove(renewed)
     const mine = this.#byPeer.get(peer.key)
     if ((mine?.size ?? 0) >= limits.observersPerPeer) {
       // a client that restarted and lost its tokens registers anew: its oldest relation to the same path makes room
@@ -117,13 +127,17 @@ export class Observers {
       this.remove(stale)
     }
     if (this.#relations.size >= limits.observers) return undefined
-    if (!verified && this.#unverified >= limits.observersUnverified) return undefined
+    // of sources that may be spoofed the newest wins: relations that nobody confirms cannot shut out a client
+    if (!verified && this.#unverified.size >= limits.observersUnverified) {
+      this.remove(this.#unverified.values().next().value)
+    }
     const relation = new Relation(request, match, verified, timers.monotonicMs())
     relation.contentFormat = contentFormat
+    relation.inherit(renewed)
     this.#relations.set(relation.key, relation)
     addTo(this.#byPath, request.pathText, relation)
     addTo(this.#byPeer, peer.key, relation)
-    if (!verified) this.#unverified++
+    if (!verified) this.#unverified.add(relation)
     this.#parts.stats.observers = this.#relations.size
     return relation
   }
@@ -143,7 +157,7 @@ export class Observers {
     removeFrom(this.#byPath, relation.request.pathText, relation)
     removeFrom(this.#byPeer, relation.peer.key, relation)
     for (const id of relation.recentIds) this.#byMessageId.delete(`${relation.peer.key}|${id}`)
-    if (!relation.verified) this.#unverified--
+    this.#unverified.delete(relation)
     this.#parts.stats.observers = this.#relations.size
   }
 
@@ -280,9 +294,8 @@ export class Observers {
   }
 
   #markVerified(relation: Relation): void {
-    if (relation.verified) return
     relation.verified = true
-    this.#unverified--
+    this.#unverified.delete(relation)
   }
 
   #rememberId(relation: Relation, messageId: number): void {

@@ -111,8 +111,7 @@ export class Uploads {
   }
 
   #begin(request: IncomingRequest, key: string, payload: Uint8Array, nowMs: number): UploadStep {
-    if ((this.#perPeer.get(request.peer.key) ?? 0) >= this.#limits.uploadsPerPeer)
-      this.#removeOldestOf(request.peer.key)
+    if (!this.#makeRoomOf(request.peer.key, nowMs)) return { reply: busyReply() }
     if (!this.#makeRoom(request.verified, payload.length * FIRST_CAPACITY, nowMs)) return { reply: busyReply() }
     const upload: Upload = {
       key,
@@ -186,8 +185,13 @@ export class Uploads {
     return undefined
   }
 
-  #removeOldestOf(peerKey: string): void {
-    this.#remove(this.#first((upload) => upload.peerKey === peerKey))
+  /** A peer's own uploads make room for each other only when one seems to be abandoned. */
+  #makeRoomOf(peerKey: string, nowMs: number): boolean {
+    if ((this.#perPeer.get(peerKey) ?? 0) < this.#limits.uploadsPerPeer) return true
+    const oldest = this.#first((upload) => upload.peerKey === peerKey)
+    if (oldest === undefined || nowMs - oldest.touchedMs < GIVES_WAY_MS) return false
+    this.#remove(oldest)
+    return true
   }
 
   #remove(upload: Upload | undefined): void {
