@@ -32,11 +32,14 @@ export class Reader {
   /** While true, broadcasts reach this client's host and are thrown away. */
   losing = false
   readonly #stage: Stage
+  readonly #path: readonly string[]
   readonly #waiting = new Set<() => void>()
   #membership: Membership | undefined
   #feed: Observation | undefined
 
-  constructor(name: string, privateKey: string, stage: Stage, chain: ChainReader) {
+  /** @param path the resource that it reads */
+  constructor(name: string, privateKey: string, stage: Stage, chain: ChainReader, path: readonly string[] = PATH) {
+    this.#path = path
     this.name = name
     this.#stage = stage
     this.account = accountFromKey(privateKey)
@@ -126,7 +129,7 @@ export class Reader {
 
   async #place(via: 'device' | 'proxy', uri: string): Promise<ObjectPlace> {
     const connection: CoapClient = await this.library.connections.to(uri)
-    return { connection, via, device: this.#stage.device, path: PATH }
+    return { connection, via, device: this.#stage.device, path: this.#path }
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
 /** What the demo plays on: a chain, an owner, keys, configuration files and the three daemons, in a folder of its own. */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ChainReader } from '../chain/reader.ts'
 import { JsonRpc } from '../chain/rpc.ts'
@@ -60,8 +60,23 @@ export async function setUpOwner(folder: string, chain: DemoChain) {
 
 export type OwnerSetUp = Awaited<ReturnType<typeof setUpOwner>>
 
+/** Where a device lives that does not share this host's loopback address, and what it reads. */
+export interface DeviceHabitat {
+  /** how the device names this host */
+  readonly thisHost: string
+  /** where it listens, in its own world */
+  readonly listen: string
+  /** merged into its configuration */
+  readonly settings: object
+}
+
 /** Keys, certificates and configurations of the daemons; the device signs its registration, the owner submits it. */
-export async function setUpDaemons(folder: string, chain: DemoChain, set: OwnerSetUp): Promise<Stage> {
+export async function setUpDaemons(
+  folder: string,
+  chain: DemoChain,
+  set: OwnerSetUp,
+  habitat?: DeviceHabitat,
+): Promise<Stage> {
   const [coaps, coap, devicePort, proxyPort, httpPort] = (await freeUdpPorts(5)) as [
     number,
     number,
@@ -79,13 +94,15 @@ export async function setUpDaemons(folder: string, chain: DemoChain, set: OwnerS
   const { certificateFile, keyFile, spki } = await issueForServer(
     set.home,
     set.password,
-    ['localhost', '127.0.0.1'],
+    ['localhost', '127.0.0.1', ...(habitat ? [habitat.thisHost] : [])],
     at('keyserver'),
   )
   const csr = await readFile(at('device', 'device.csr'))
   const { chain: certificate } = await issueForDevice(set.home, set.password, csr, { address: made.address })
   await writeFile(at('device', 'device.crt'), certificate)
+  await copyFile(set.ca.root, at('device', 'ca.crt'))
 
+  const thisHost = habitat?.thisHost ?? '127.0.0.1'
   const chainNames = { id: chain.chainId, registry: set.registry }
   const deviceUri = `coap://127.0.0.1:${devicePort}`
   const proxyUri = `coap://127.0.0.1:${proxyPort}`
@@ -93,7 +110,11 @@ export async function setUpDaemons(folder: string, chain: DemoChain, set: OwnerS
   const configs = {
     keyserver: await config(at('keyserver', 'keyserver.yaml'), {
       state: 'state',
-      listen: { coaps: `127.0.0.1:${coaps}`, coap: `127.0.0.1:${coap}` },
+      listen: {
+        coaps: `127.0.0.1:${coaps}`,
+        coap: `127.0.0.1:${coap}`,
+        publicUri: `coap://${thisHost}:${coap}`,
+      },
       keys: { certificate: certificateFile, key: keyFile, broadcast: 'broadcast.key' },
       issuers: [set.ca.issuing, set.ca.root],
       owners: [set.session.account.address],
@@ -101,15 +122,19 @@ export async function setUpDaemons(folder: string, chain: DemoChain, set: OwnerS
       sessions: { length: `${SESSION_SECONDS}s`, minimum: `${SESSION_SECONDS}s`, lead: '1s', grace: '5s' },
     }),
     device: await config(at('device', 'device.yaml'), {
-      device: { name: 'demo-device', listen: deviceUri, proxy: proxyUri },
+      device: {
+        name: 'demo-device',
+        listen: habitat?.listen ?? deviceUri,
+        proxy: `coap://${thisHost}:${proxyPort}`,
+      },
       identity: {
         accountKey: 'account.key',
         certificate: 'device.crt',
         key: 'device.key',
-        ca: set.ca.root,
+        ca: 'ca.crt',
         signingKey: 'signing.key',
       },
-      keyserver: keyServer.uri,
+      keyserver: `coaps://${thisHost}:${coaps}`,
       chain: chainNames,
       state: 'state',
       resources: [
@@ -125,6 +150,7 @@ export async function setUpDaemons(folder: string, chain: DemoChain, set: OwnerS
           every: '1s',
         },
       ],
+      ...habitat?.settings,
     }),
     proxy: await config(at('proxy', 'proxy.yaml'), {
       state: 'state',
