@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { suite } from '#crypto'
 import { createDevice, type DeviceDaemon } from '../../device/daemon.ts'
-import type { DeviceIdentity } from '../../device/identity.ts'
 import { initIdentity } from '../../device/provision.ts'
 import { deviceSettings } from '../../device/settings.ts'
 import type { Clock } from '../../protocol/clock.ts'
@@ -18,7 +17,7 @@ import { writeFileAtomic } from '../../runtime/atomic-file.ts'
 import type { DaemonContext } from '../../runtime/daemon.ts'
 import { createLogger } from '../../runtime/log.ts'
 import { createMetrics } from '../../runtime/metrics.ts'
-import { createCa, issueDeviceCertificate } from '../../runtime/pki/authority.ts'
+import { type Authority, createCa, issueDeviceCertificate } from '../../runtime/pki/authority.ts'
 import type { CoapClient } from '../../transport/coap/client.ts'
 import { dial } from '../../transport/dial.ts'
 import { temporaryFolder } from './fixtures.ts'
@@ -30,6 +29,9 @@ export interface Rig {
   readonly keyServer: KeyServerDouble
   readonly lines: Record<string, unknown>[]
   device: DeviceDaemon
+  readonly ca: { root: Authority; issuing: Authority }
+  /** From the next restart on the key server is dialled as configured, by DTLS. */
+  useDtls(): void
   /** Starts a new incarnation with the same state folder; `settings` are merged over those of before. */
   restart(settings?: Record<string, unknown>): Promise<void>
   client(): Promise<CoapClient>
@@ -48,7 +50,7 @@ export const SIMULATED = { path: '/s/demo', driver: 'simulated', group: 1, every
 
 export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig'): Promise<Rig> {
   const folder = temporaryFolder()
-  const { address } = await makeIdentity(folder)
+  const { address, ca } = await makeIdentity(folder)
   const keyServer = new KeyServerDouble({ device: address, nowSeconds: () => Math.floor(fastClock.nowMs() / 1000) })
   await keyServer.start()
   onTestFinished(() => keyServer.stop())
@@ -63,14 +65,22 @@ export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig
     resources: [SIMULATED],
     ...more,
   }
+  let direct = false
   const create = (): Promise<DeviceDaemon> =>
-    createDevice(deviceSettings.parse(settings), context(folder, lines), { machine, dialKeyServer: keyServer.dial })
+    createDevice(deviceSettings.parse(settings), context(folder, lines), {
+      machine,
+      dialKeyServer: direct ? undefined : keyServer.dial,
+    })
   const rig: Rig = {
     folder,
     address,
     keyServer,
     lines,
     device: await create(),
+    ca,
+    useDtls() {
+      direct = true
+    },
     async restart(changes = {}) {
       settings = { ...settings, ...changes }
       await rig.device.stop()
@@ -97,13 +107,15 @@ export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig
 }
 
 /** Keys, and a certificate from a CA of this test. */
-async function makeIdentity(folder: string): Promise<Pick<DeviceIdentity, 'address'>> {
+async function makeIdentity(
+  folder: string,
+): Promise<{ address: Address; ca: { root: Authority; issuing: Authority } }> {
   const made = await initIdentity(folder)
   const ca = await createCa({ name: 'test' })
   const issued = await issueDeviceCertificate(ca.issuing, made.request)
   writeFileAtomic(join(folder, 'device.crt'), issued.chain)
   writeFileAtomic(join(folder, 'ca.crt'), ca.root.certificate)
-  return { address: made.address }
+  return { address: made.address, ca }
 }
 
 export function context(folder: string, lines: Record<string, unknown>[] = []): DaemonContext {

@@ -2,6 +2,7 @@
  * A key server small enough for the device's tests: one process, plain UDP in place of DTLS, real groups, real
  * broadcasts, real credentials. Sessions move on when the test says so.
  */
+import type { X509Certificate } from 'node:crypto'
 import { suite } from '#crypto'
 import { equalBytes } from '../../protocol/bytes.ts'
 import { coseKeyEd25519, publicKeyOf } from '../../protocol/cose/key.ts'
@@ -18,14 +19,17 @@ import { decodeJoinRequest, encodeJoinResponse, joinProofInput } from '../../pro
 import { ACE_GROUPCOMM } from '../../protocol/messages/labels.ts'
 import { encodeNodeKeys, encodeSenderId } from '../../protocol/messages/node.ts'
 import { issueCredential, type SidGrant } from '../../protocol/objects/credential.ts'
+import { deviceAddressOf } from '../../runtime/pki/certificate.ts'
 import { CoapClient } from '../../transport/coap/client.ts'
 import { Code } from '../../transport/coap/codes.ts'
 import { ContentFormat } from '../../transport/coap/content-format.ts'
 import { CoapEndpoint } from '../../transport/coap/endpoint.ts'
 import { problemReply } from '../../transport/coap/problem-details.ts'
-import { type CoapReply, Router } from '../../transport/coap/server.ts'
+import { type CoapReply, type CoapRequest, Router } from '../../transport/coap/server.ts'
 import { bindUdp } from '../../transport/coap/udp.ts'
 import { dial } from '../../transport/dial.ts'
+import { dtlsServerTransport } from '../../transport/dtls/coap-transport.ts'
+import type { ListenOptions } from '../../transport/dtls/types.ts'
 
 export const CHAIN = { id: 20180415, registry: `0x${'11'.repeat(20)}` as Address }
 const CHANNEL = new Uint8Array(32).fill(7)
@@ -51,6 +55,7 @@ export class KeyServerDouble {
   readonly #options: DoubleOptions
   readonly #router = new Router()
   #endpoint: CoapEndpoint | undefined
+  #secure: CoapEndpoint | undefined
   #publicKey: Uint8Array | undefined
   /** Credentials of command clients, handed to the device. */
   readonly commanders: Uint8Array[] = []
@@ -140,7 +145,16 @@ export class KeyServerDouble {
     this.#endpoint = new CoapEndpoint(transport, { router: this.#router })
   }
 
+  /** Joins over DTLS on a port of their own, as a real key server takes them. @returns the port */
+  async startDtls(options: Omit<ListenOptions, 'port'>): Promise<number> {
+    const transport = await dtlsServerTransport({ ...options, host: '127.0.0.1', port: 0, clientAuth: 'optional' })
+    this.#secure = new CoapEndpoint(transport, { router: this.#router })
+    return transport.address.port
+  }
+
   async stop(): Promise<void> {
+    await this.#secure?.close()
+    this.#secure = undefined
     await this.#endpoint?.close()
     this.#endpoint = undefined
   }
@@ -154,15 +168,24 @@ export class KeyServerDouble {
 
   #routes(): void {
     const guarded =
-      (handler: (group: Group, payload: Uint8Array) => CoapReply) =>
-      (request: { params: Readonly<Record<string, string>>; payload: Uint8Array }): CoapReply => {
+      (handler: (group: Group, payload: Uint8Array, channel: Uint8Array) => CoapReply) =>
+      (request: CoapRequest): CoapReply => {
+        const { secure } = request.peer
+        if (secure !== undefined && deviceAddressOf(secure.certificate as X509Certificate) !== this.#options.device) {
+          return problemReply(Code.unauthorized, { detail: 'no certificate of this device' })
+        }
         if (this.refuse !== undefined) return this.refuse
         const name = gname(parseGname(request.params['g'] as string))
         const bit = [...Array(32).keys()].find((b) => gname(this.group(b).gid) === name)
-        return bit === undefined ? problemReply(Code.notFound, {}) : handler(this.group(bit), request.payload)
+        return bit === undefined
+          ? problemReply(Code.notFound, {})
+          : handler(this.group(bit), request.payload, secure?.channelBinding() ?? CHANNEL)
       }
     this.#router
-      .add({ pattern: '/ace-group/:g', post: guarded((group, payload) => this.#join(group, payload)) })
+      .add({
+        pattern: '/ace-group/:g',
+        post: guarded((group, payload, channel) => this.#join(group, payload, channel)),
+      })
       .add({
         pattern: '/ace-group/:g/nodes/:n',
         get: guarded((group) => this.#nodeKeys(group)),
@@ -194,11 +217,11 @@ export class KeyServerDouble {
       })
   }
 
-  #join(group: Group, payload: Uint8Array): CoapReply {
+  #join(group: Group, payload: Uint8Array, channel: Uint8Array): CoapReply {
     const request = decodeJoinRequest(payload)
     const publicKey = publicKeyOf(request.clientCred as Uint8Array)
     const proof = request.clientCredVerify as Uint8Array
-    const good = suite.ed25519.verifying(publicKey).verify(joinProofInput(group.gid, CHANNEL), proof)
+    const good = suite.ed25519.verifying(publicKey).verify(joinProofInput(group.gid, channel), proof)
     if (!good || request.scope !== group.bit) return problemReply(Code.unauthorized, { detail: 'bad proof' })
     this.#publicKey = publicKey
     const { personal, keys, repeated } = group.manager.join(this.#memberId(), { mode: 'current', now: this.now() })
