@@ -11,6 +11,7 @@ import type { ServerIdentity } from '../../keyserver/identity.ts'
 import { KeyServer } from '../../keyserver/service.ts'
 import { fromHex, toHex } from '../../protocol/bytes.ts'
 import { coseKeyEd25519, thumbprint } from '../../protocol/cose/key.ts'
+import type { SigningKey } from '../../protocol/crypto/suite.ts'
 import { gidOf, gname } from '../../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../../protocol/groups/personal-key.ts'
 import type { GroupMember } from '../../protocol/groups/scheme.ts'
@@ -79,15 +80,23 @@ export interface WorldOptions {
   readonly config?: Record<string, unknown>
   /** Keeps the store on disk. */
   readonly onDisk?: boolean
+  /** A store that is there already; kept open by `close`. */
+  readonly store?: Store
+  /** A folder that is there already; kept by `close`. */
+  readonly folder?: string
+  readonly clock?: TestClock
+  readonly chain?: (clock: TestClock) => FakeChain
+  /** Told of each broadcast that leaves, also while the store is being taken up. */
+  readonly onbroadcast?: KeyServer['onbroadcast']
   readonly wrapStore?: (store: Store) => Store
   readonly candidates?: ConstructorParameters<typeof KeyServer>[0]['candidates']
   readonly revokedBySelf?: ConstructorParameters<typeof KeyServer>[0]['revokedBySelf']
 }
 
 export async function createWorld(options: WorldOptions = {}): Promise<World> {
-  const clock = new TestClock()
-  const chain = new FakeChain(clock)
-  const folder = mkdtempSync(join(tmpdir(), 'iotchain-keyserver-'))
+  const clock = options.clock ?? new TestClock()
+  const chain = options.chain?.(clock) ?? new FakeChain(clock)
+  const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'iotchain-keyserver-'))
   const base = {
     state: folder,
     keys: { certificate: 'x', key: 'x', broadcast: 'x' },
@@ -98,12 +107,13 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   }
   const config = keyServerSchema.parse({ ...base, ...options.config })
   const open = async (): Promise<Store> => {
+    if (options.store !== undefined) return options.store
     const store = options.onDisk === true ? await openLevelStore(join(folder, 'store')) : openMemoryStore()
     return options.wrapStore?.(store) ?? store
   }
   let store = await open()
-  const make = (): KeyServer =>
-    new KeyServer({
+  const make = (): KeyServer => {
+    const server = new KeyServer({
       config,
       suite,
       store,
@@ -117,6 +127,9 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       candidates: options.candidates,
       revokedBySelf: options.revokedBySelf,
     })
+    server.onbroadcast = options.onbroadcast
+    return server
+  }
   const world: World = {
     clock,
     chain,
@@ -134,8 +147,8 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     },
     async close() {
       await world.server.stop()
-      await store.close()
-      rmSync(folder, { recursive: true, force: true })
+      if (options.store === undefined) await store.close()
+      if (options.folder === undefined) rmSync(folder, { recursive: true, force: true })
     },
   }
   await world.server.load()
@@ -213,7 +226,7 @@ export class TestDevice {
   readonly seed: Uint8Array
   readonly address: Address
   readonly octets: Uint8Array
-  readonly signing = suite.ed25519.signing(suite.ed25519.generate())
+  readonly signing: SigningKey
   readonly coseKey: Uint8Array
   peer: Peer
 
@@ -222,6 +235,7 @@ export class TestDevice {
     this.seed = new Uint8Array(32).fill(number)
     this.address = addressOf(this.seed)
     this.octets = addressBytes(this.address)
+    this.signing = suite.ed25519.signing(new Uint8Array(32).fill(100 + number))
     this.coseKey = coseKeyEd25519(this.signing.publicKey)
     this.peer = peer
   }
@@ -229,10 +243,12 @@ export class TestDevice {
   static async create(
     world: World,
     number = 1,
-    options: { register?: boolean; days?: number } = {},
+    options: { register?: boolean; days?: number; certificate?: string } = {},
   ): Promise<TestDevice> {
     const address = addressOf(new Uint8Array(32).fill(number))
-    const device = new TestDevice(world, number, await certifiedPeer(address, world.clock, options.days ?? 365))
+    const pem = options.certificate ?? (await certify(address, world.clock, options.days ?? 365))
+    const peer = association({ certificate: new X509Certificate(pem), authorized: true })
+    const device = new TestDevice(world, number, peer)
     if (options.register !== false) device.register()
     world.chain.mine(3)
     return device
@@ -293,13 +309,15 @@ function joined(reply: Reply, gid: Uint8Array): Joined {
   return { reply, response, member }
 }
 
-const ca = createCa({ nowMs: 1_763_800_000_000 })
+let ca: ReturnType<typeof createCa> | undefined
 
-async function certifiedPeer(address: Address, clock: TestClock, days: number): Promise<Peer> {
+/** PEM of a certificate for the device, from a CA of the tests. */
+export async function certify(address: Address, clock: TestClock, days: number): Promise<string> {
+  ca ??= createCa({ nowMs: 1_763_800_000_000 })
   const { issuing } = await ca
   const csr = await createCsr({ address, privateKey: generateKeyPair().privateKey })
   const { certificate } = await issueDeviceCertificate(issuing, csr.der, { days, nowMs: clock.nowMs() })
-  return association({ certificate: new X509Certificate(certificate), authorized: true })
+  return certificate
 }
 
 export class TestClient {
