@@ -6,7 +6,7 @@ import { CELLS, type CellContext, type Direction } from './coap-cells.ts'
 import { FAULTS } from './coap-faults.ts'
 import { OurClient, OurServer } from './our-coap.ts'
 import { inParallel, type Result, type Status } from './results.ts'
-import type { Seen } from './tap.ts'
+import { lineOf, type Seen } from './tap.ts'
 
 const HOST = '127.0.0.1'
 
@@ -14,6 +14,10 @@ export interface MatrixOptions {
   readonly peers?: readonly string[] | undefined
   readonly cells?: readonly string[] | undefined
   readonly onResult: (result: Result) => void
+  /** Told of each stack that is there. */
+  readonly onPeer: (name: string, version: string) => void
+  /** Told what crossed our transport in a cell that did not pass, one line a message. */
+  readonly onTrace?: ((lines: readonly string[]) => void) | undefined
 }
 
 interface Side {
@@ -53,14 +57,16 @@ async function runCell(
   direction: Direction,
   cell: (typeof CELLS)[number],
   context: CellContext,
+  onTrace: MatrixOptions['onTrace'],
 ): Promise<{ status: Status; detail: string }> {
   const from = context.seen().length
   const verdict = await cell.run(context)
   if (verdict.ok) return { status: 'ok', detail: verdict.detail }
   const seen = context.seen().slice(from)
+  onTrace?.([`${name}, ${direction}, ${cell.title}: ${verdict.detail}`, ...seen.map(lineOf)])
   const fault = FAULTS.find(
     (each) =>
-      each.peer === name && each.direction === direction && each.cells.includes(cell.id) && each.evident(verdict, seen),
+      each.peers.includes(name) && each.direction === direction && each.cell === cell.id && each.evident(verdict, seen),
   )
   if (fault === undefined) return { status: 'failed', detail: verdict.detail }
   return { status: 'peer', detail: fault.why }
@@ -75,24 +81,36 @@ async function runSide(name: CoapPeerName, direction: Direction, options: Matrix
   let peer: CoapPeer
   try {
     peer = await findCoapPeer(name)
+    options.onPeer(name, peer.version)
   } catch (error) {
     all('skipped', error instanceof Error ? error.message : String(error))
     return
   }
-  let side: Side
-  try {
-    side = direction === 'their client, our server' ? await theirClient(peer) : await ourClient(peer)
-  } catch (error) {
-    all('failed', error instanceof Error ? error.message : String(error))
-    return
-  }
+  const open = direction === 'their client, our server' ? theirClient : ourClient
+  let side: Side | undefined
   try {
     for (const cell of cells) {
-      const result = await runCell(name, direction, cell, { driver: side.driver, direction, seen: side.seen })
+      let result: { status: Status; detail: string }
+      try {
+        side ??= await open(peer)
+        result = await runCell(
+          name,
+          direction,
+          cell,
+          { driver: side.driver, direction, seen: side.seen },
+          options.onTrace,
+        )
+      } catch (error) {
+        result = { status: 'failed', detail: error instanceof Error ? error.message : String(error) }
+      }
       options.onResult({ table, cell: cell.title, peer: name, ...result })
+      if (result.status === 'ok') continue
+      // a stack may not be itself after a failure: the next cell begins afresh
+      await side?.close()
+      side = undefined
     }
   } finally {
-    await side.close()
+    await side?.close()
   }
 }
 

@@ -7,7 +7,7 @@ import { asMarkdown, type Result } from './results.ts'
 const BEGIN = '<!-- matrix: written by npm run test:interop -- --write -->'
 const END = '<!-- end of matrix -->'
 
-export function writeDocument(results: readonly Result[]): void {
+export function writeDocument(results: readonly Result[], versions: ReadonlyMap<string, string>): void {
   const path = join(packageRoot(), 'docs', 'interop.md')
   const text = readFileSync(path, 'utf8')
   const begin = text.indexOf(BEGIN)
@@ -16,6 +16,7 @@ export function writeDocument(results: readonly Result[]): void {
   const counts = (['ok', 'failed', 'peer', 'skipped'] as const).map(
     (status) => `${results.filter((result) => result.status === status).length} ${status}`,
   )
-  const body = `${BEGIN}\n\n${counts.join(', ')}.\n\n${asMarkdown(results)}\n`
+  const stacks = [...versions].map(([name, version]) => `${name} ${version.replace(/^v/, '')}`).sort()
+  const body = `${BEGIN}\n\n${counts.join(', ')}, with ${stacks.join(', ')}.\n\n${asMarkdown(results)}\n`
   writeFileSync(path, text.slice(0, begin) + body + text.slice(end))
 }

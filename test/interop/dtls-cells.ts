@@ -40,9 +40,8 @@ export const NOT_OFFERED: readonly NotOffered[] = [
   },
   {
     peers: ['pion'],
-    direction: 'their client, our server',
     cells: ['resumption'],
-    why: 'pion resumes by session ID; our server resumes by ticket only and keeps no sessions',
+    why: 'pion resumes by session ID, our ends by ticket only: no state is kept for a client that is gone',
   },
   {
     peers: ['scandium'],

@@ -39,6 +39,7 @@ export async function runDtlsMatrix(options: MatrixOptions): Promise<void> {
   const pki = await makeDtlsPki(HOST)
   const runPeer = async (name: DtlsPeerName): Promise<void> => {
     const found = await findDtlsPeer(name).catch((error: Error) => error)
+    if (!(found instanceof Error)) options.onPeer(name, found.version)
     for (const direction of DIRECTIONS) {
       const table = `DTLS: ${direction}`
       for (const { id, title } of cells) {

@@ -1,9 +1,12 @@
 /**
- * `npm run test:interop [-- coap|dtls|cose …] [--peer NAME] [--cell ID] [--write]`: starts the real foreign programs, prints
+ * `npm run test:interop [-- coap|dtls|cose …] [--peer NAME] [--cell ID] [--write]
+ * [--verbose] [--trace]`: starts the real foreign programs, prints
  * the matrix, ends with `N passed, N failed, N skipped` and a non-zero code when a cell failed. `--write` puts the
  * matrix into docs/interop.md. Peers are found or installed by test/peers.
  */
 import { parseArgs } from 'node:util'
+import { COAP_PEER_NAMES } from '../peers/coap-peers.ts'
+import { DTLS_PEER_NAMES } from '../peers/dtls-peers.ts'
 import { runCoapMatrix } from './coap-matrix.ts'
 import { writeDocument } from './document.ts'
 import { runDtlsMatrix } from './dtls-matrix.ts'
@@ -16,6 +19,7 @@ const { values, positionals } = parseArgs({
     cell: { type: 'string', multiple: true },
     write: { type: 'boolean' },
     verbose: { type: 'boolean' },
+    trace: { type: 'boolean' },
   },
 })
 
@@ -35,12 +39,19 @@ const onResult = (result: Result): void => {
     process.stderr.write(`${result.status} ${result.table} | ${result.peer} | ${result.cell} | ${result.detail}\n`)
   }
 }
+const versions = new Map<string, string>()
+const onPeer = (name: string, version: string): void => void versions.set(name, version)
+const onTrace = values.trace
+  ? (lines: readonly string[]): void => void process.stderr.write(`${lines.join('\n  ')}\n`)
+  : undefined
 for (const name of asked) {
-  await MATRICES[name as keyof typeof MATRICES]({ peers: values.peer, cells: values.cell, onResult })
+  await MATRICES[name as keyof typeof MATRICES]({ peers: values.peer, cells: values.cell, onResult, onTrace, onPeer })
 }
+const order: readonly string[] = [...COAP_PEER_NAMES, ...DTLS_PEER_NAMES]
+results.sort((a, b) => order.indexOf(a.peer) - order.indexOf(b.peer))
 
 process.stdout.write(`\n${asText(results)}\n`)
-if (values.write) writeDocument(results)
+if (values.write) writeDocument(results, versions)
 const faults = count(results, 'peer')
 const seconds = ((performance.now() - began) / 1000).toFixed(0)
 process.stdout.write(`${seconds} s; ${faults} of the skipped cells are the peer's own fault, with the evidence above\n`)

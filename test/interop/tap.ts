@@ -70,6 +70,13 @@ export function uintOf(value: Buffer | undefined): number | undefined {
   return value.length === 0 ? 0 : value.readUIntBE(0, value.length)
 }
 
+/** One message as people read it: `  123.4 > CON 0.01 #1a2b t=00ff 6:, 11:6f6273`. */
+export function lineOf({ atMs, direction, type, code, messageId, token, options, payloadOctets }: Seen): string {
+  const listed = options.map(({ number, value }) => `${number}:${value.toString('hex')}`).join(' ')
+  const arrow = direction === 'in' ? '<' : '>'
+  return `${atMs.toFixed(1).padStart(9)} ${arrow} ${type} ${code} #${messageId.toString(16)} t=${token} ${listed} +${payloadOctets}`
+}
+
 export class Tap implements DatagramTransport {
   onmessage: DatagramTransport['onmessage']
   readonly seen: Seen[] = []

@@ -184,14 +184,15 @@ async def observe(context, base, fields):
     found = []
     enough = asyncio.Event()
 
-    def take(response):
+    def take(response, at=None):
         if len(found) < wanted:
-            found.append({**outcome(response), "observe": response.opt.observe is not None})
+            found.insert(len(found) if at is None else at, {**outcome(response), "observe": response.opt.observe is not None})
         if len(found) >= wanted:
             enough.set()
 
     running.observation.register_callback(take, _suppress_deprecation=True)
-    take(await asyncio.wait_for(running.response, PATIENCE_SECONDS))
+    # a notification may be handed over before this task gets the first response
+    take(await asyncio.wait_for(running.response, PATIENCE_SECONDS), 0)
     await asyncio.wait_for(enough.wait(), PATIENCE_SECONDS)
     # aiocoap forgets the observation: the next notification draws a RST
     running.observation.cancel()

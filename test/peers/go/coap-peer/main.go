@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +57,8 @@ type observers struct {
 type observer struct {
 	conn  mux.Conn
 	token message.Token
-	mid   int32
+	mids  [16]int32 // of the last notifications: a reset may answer an earlier one
+	sent  int
 	busy  bool
 }
 
@@ -117,10 +119,11 @@ func (o *observers) notify(key string, each *observer, body, etag []byte, sequen
 		}
 	}
 	if conn, ok := each.conn.(interface{ GetMessageID() int32 }); ok {
-		mid := conn.GetMessageID()
-		m.SetMessageID(mid)
+		// go-coap sends a copy of the message under the next number, and tells nobody which
+		mid := conn.GetMessageID() + 1
 		o.mutex.Lock()
-		each.mid = mid
+		each.mids[each.sent%len(each.mids)] = mid
+		each.sent++
 		o.mutex.Unlock()
 	}
 	err := each.conn.WriteMessage(m)
@@ -136,7 +139,7 @@ func (o *observers) reset(remote net.Addr, mid int32) {
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
 	for key, each := range o.byName {
-		if each.conn.RemoteAddr().String() == remote.String() && each.mid == mid {
+		if each.conn.RemoteAddr().String() == remote.String() && each.sent > 0 && slices.Contains(each.mids[:], mid) {
 			delete(o.byName, key)
 		}
 	}
