@@ -48,6 +48,7 @@ async function main(): Promise<void> {
     await run(arch === 'arm64' && process.arch !== 'arm64' ? 'aarch64-linux-gnu-strip' : 'strip', [
       join(runtime, HOME, 'bin/node'),
     ])
+    await writeFile(join(runtime, HOME, 'package.json'), `${JSON.stringify({ name: 'iotchain', version })}\n`)
     await document(runtime, 'iotchain-runtime', node)
     const common = { version, arch }
     const made = [
