@@ -64,7 +64,7 @@ export function decodeCreds(octets: Uint8Array): CredsList {
   const map = readMap<number>(decodeMessage(octets, 'creds'), 'creds', [Label.num, Label.creds, Label.peerIdentifiers])
   return {
     num: readUint(map.get(Label.num), 'num', 0xffffffff),
-    creds: readArray(map.get(Label.creds), 'creds', [0, 4096]).map((c) => readBytes(c, 'credential', [1, 4096])),
+    creds: readArray(map.get(Label.creds), 'creds', [0, 4096]).map((c) => readBytes(c, 'credential', [1, 32_768])),
     peerIdentifiers: readArray(map.get(Label.peerIdentifiers), 'peer_identifiers', [0, 4096]).map((s) =>
       readBytes(s, 'Sender ID', [1, 7]),
     ),

@@ -159,7 +159,7 @@ export function decodeJoinResponse(octets: Uint8Array): JoinResponse {
     exp: readUint(map.get(Label.exp), 'exp'),
     exi: readUint(map.get(Label.exi), 'exi'),
     serverTime: readUint(map.get(Label.serverTime), 'server time'),
-    creds: readArray(map.get(Label.creds), 'creds', [0, 1024]).map((c) => readBytes(c, 'credential', [1, 4096])),
+    creds: readArray(map.get(Label.creds), 'creds', [0, 1024]).map((c) => readBytes(c, 'credential', [1, 32_768])),
     peerIdentifiers: readArray(map.get(Label.peerIdentifiers), 'peer_identifiers', [0, 1024]).map((s) =>
       readBytes(s, 'Sender ID', [1, 7]),
     ),
