@@ -42,7 +42,7 @@ export const ANVIL_KEYS: readonly `0x${string}`[] = [
   '0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6',
 ]
 
-/** Path of the native binary that npm installed for this platform. @throws `chain/no-anvil` */
+/** Path of the native binary that npm installed for this platform. @throws `chain/unreachable` */
 export function anvilBinary(): string {
   const cpu = process.arch === 'x64' ? 'amd64' : process.arch
   const name = `@foundry-rs/anvil-${process.platform}-${cpu}`
@@ -50,14 +50,14 @@ export function anvilBinary(): string {
     const folder = dirname(createRequire(import.meta.url).resolve(`${name}/package.json`))
     return join(folder, 'bin', process.platform === 'win32' ? 'anvil.exe' : 'anvil')
   } catch (cause) {
-    throw new IotchainError('chain/no-anvil', `${name} is not installed`, {
+    throw new IotchainError('chain/unreachable', `${name} is not installed`, {
       hint: 'Run npm ci with development and optional dependencies, or use another chain.',
       cause,
     })
   }
 }
 
-/** Starts a chain and waits until it listens. @throws `chain/no-anvil` */
+/** Starts a chain and waits until it listens. @throws `chain/unreachable` */
 export async function startAnvil(options: AnvilOptions = {}): Promise<Anvil> {
   const chainId = options.chainId ?? 31_337
   const args = ['--host', '127.0.0.1', '--port', String(options.port ?? 0), '--chain-id', String(chainId)]
@@ -95,7 +95,7 @@ function listeningPort(child: ChildProcess): Promise<number> {
   return new Promise((resolve, reject) => {
     let said = ''
     const fail = (why: string, cause?: unknown): void => {
-      reject(new IotchainError('chain/no-anvil', `anvil did not start: ${why}`, { cause }))
+      reject(new IotchainError('chain/unreachable', `anvil did not start: ${why}`, { cause }))
     }
     const timer = setTimeout(() => fail('it did not listen within 20 s'), 20_000)
     const finish = (done: () => void): void => {
