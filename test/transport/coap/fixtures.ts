@@ -22,6 +22,8 @@ export interface World {
   client(address?: string, options?: EndpointOptions, port?: number): CoapClient
   /** A peer that sends what it is told, octet by octet. */
   raw(address?: string, port?: number): RawPeer
+  /** What a DTLS transport does when an association ends. */
+  dropPeer(peer: Peer): void
   close(): Promise<void>
 }
 
@@ -51,6 +53,7 @@ export function world(router: Router, options: { pipe?: PipeOptions; server?: En
       return client
     },
     raw: (address = '127.0.0.1', port = nextPort++) => new RawPeer(network, transport.self, address, port),
+    dropPeer: (peer) => transport.onpeergone?.(peer),
     async close() {
       for (const client of clients) await client.close()
       await server.close()

@@ -55,7 +55,8 @@ describe.each(faults)('loss $loss, duplicates $duplicate, reorder $reorder, seed
       }
     })
     const done = await w.timers.until(Promise.all(results), 24 * 3600_000)
-    expect(done.filter(Boolean).length).toBeGreaterThan(24)
+    // the retransmissions of RFC 7252 give up now and then where a quarter is lost
+    expect(done.filter(Boolean).length).toBeGreaterThanOrEqual(pipe.loss === 0 ? 30 : pipe.loss < 0.2 ? 29 : 25)
   })
 
   test('10 kB come down whole although the resource changes', async () => {
