@@ -3,7 +3,6 @@
 import { registerDiscover } from './commands/discover.ts'
 import { registerInit } from './commands/init.ts'
 import { registerMack } from './commands/mack.ts'
-import { registerOwnerCommands } from './commands/owner.ts'
 import { registerRead } from './commands/read.ts'
 import { registerRequest } from './commands/request.ts'
 import { registerWallet } from './commands/wallet.ts'
@@ -19,6 +18,8 @@ registerRead(program)
 registerWatch(program)
 registerDiscover(program)
 registerMack(program)
-registerOwnerCommands(program)
+// What owners need (ethers, certificates) takes a moment to load: readers shall not wait for it.
+if (process.argv.includes('owner')) (await import('./commands/owner.ts')).registerOwnerCommands(program)
+else program.command('owner').description('own devices: keys, contracts, registrations, grants')
 
 await runProgram(program, process.argv)

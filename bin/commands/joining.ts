@@ -26,13 +26,14 @@ export function bitOf(client: IotClient, device: Address, gid: Uint8Array): numb
 /** Joins, and tells how many confirmations are missing while that is what holds it up. */
 export async function joinGroup(session: ClientSession, wish: JoinWish): Promise<Membership> {
   const { ctx } = session
+  const { signer } = session
   const client = await session.client()
   const keyServer = await session.keyServerOf(wish.device)
   const deadline = performance.now() + (wish.patienceMs ?? PATIENCE_MS)
   for (;;) {
     try {
       ctx.out.progress(`joining group ${wish.bit} of ${wish.device} at ${keyServer.uri}`)
-      return await client.join({ signer: session.signer, keyServer, signal: ctx.signal, ...wish })
+      return await client.join({ signer, keyServer, signal: ctx.signal, ...wish })
     } catch (error) {
       const waits =
         isIotchainError(error) && (error.code === 'client/confirmations' || error.code === 'client/unavailable')
