@@ -10,6 +10,7 @@ import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
 import { parseCertificates } from '../runtime/pki/certificate.ts'
 import { openLevelStore } from '../store/level.ts'
 import type { Store } from '../store/store.ts'
+import { ChainLogs } from './chain-logs.ts'
 import type { KeyServerConfig } from './config.ts'
 import { type Endpoints, openEndpoints, publicUriOf, readPems } from './endpoints.ts'
 import { loadIdentity, type ServerIdentity } from './identity.ts'
@@ -31,7 +32,9 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
   const missing = missingFiles(config, resolve)
   if (missing.length > 0 && !checkOnly) throw notReady(missing[0] as string)
   const files = missing.length > 0 ? undefined : readFiles(config, context)
-  const chain = chainReader(config, context)
+  const rpc = new JsonRpc({ url: config.chain.rpcUrl })
+  const chain = chainReader(rpc, config, context)
+  const logs = new ChainLogs(rpc, config.chain.registry)
   let store: Store | undefined
   let running: { server: KeyServer; endpoints: Endpoints } | undefined
 
@@ -57,6 +60,8 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         log,
         metrics: context.metrics,
         publicUri: () => publicUri,
+        candidates: (head) => logs.since(head),
+        revokedBySelf: (...args) => logs.revokedBySelf(...args),
       })
       await server.load()
       const endpoints = await openEndpoints({
@@ -149,10 +154,10 @@ function notReady(file: string): IotchainError {
   })
 }
 
-function chainReader(config: KeyServerConfig, { clock }: DaemonContext): ChainReader {
+function chainReader(rpc: JsonRpc, config: KeyServerConfig, { clock }: DaemonContext): ChainReader {
   const { chain } = config
   return new ChainReader({
-    rpc: new JsonRpc({ url: chain.rpcUrl }),
+    rpc,
     chainId: chain.id,
     registry: chain.registry,
     confirmations: chain.confirmations,

@@ -2,6 +2,7 @@
  * Carries out what the chain says about members that are in already: out when a right is gone, longer when it was
  * renewed, suspended while the chain cannot be read (protocol.md "Group manager policy").
  */
+import type { Head } from '../chain/types.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { isIotchainError } from '../protocol/errors.ts'
 import type { Membership } from '../protocol/groups/manager-state.ts'
@@ -30,7 +31,7 @@ export interface EnforcementOptions {
     device: Address,
     client: Address,
     serial: number,
-    reading: DeviceReading,
+    head: Head,
   ) => Promise<boolean>
 }
 
@@ -65,8 +66,14 @@ export class Enforcement {
     return running
   }
 
-  async #refresh(served: ServedDevice): Promise<Group[]> {
-    const verdicts = await this.#o.readings.at((head) => this.#judge(served, head))
+  /** Reads the device and some of its clients only: those that the logs name. */
+  async refreshSome(served: ServedDevice, clients: Iterable<Address>): Promise<Group[]> {
+    const known = [...clients].filter((c) => served.clients.has(c))
+    return known.length === 0 ? [] : this.#refresh(served, known)
+  }
+
+  async #refresh(served: ServedDevice, some?: readonly Address[]): Promise<Group[]> {
+    const verdicts = await this.#o.readings.at((head) => this.#judge(served, head, some ?? [...served.clients.keys()]))
     return served.gate.run(() => this.#apply(served, verdicts))
   }
 
@@ -87,17 +94,16 @@ export class Enforcement {
     return true
   }
 
-  async #judge(served: ServedDevice, head: DeviceReading['head']): Promise<Verdicts> {
+  async #judge(served: ServedDevice, head: Head, addresses: readonly Address[]): Promise<Verdicts> {
     const { readings, certificateStands, revokedBySelf } = this.#o
     const reading = await readings.device(served, head)
-    const addresses = [...served.clients.keys()]
     const clients = await readings.clients(served, reading, addresses)
     const leftByThemselves = new Set<Address>()
     for (const [client, { revoked }] of clients) {
       if (revoked.length === 0) continue
       const own = await Promise.all(
         revoked.map(({ contract, serial }) =>
-          revokedBySelf(contract, served.address, client, serial, reading).catch(() => false),
+          revokedBySelf(contract, served.address, client, serial, head).catch(() => false),
         ),
       )
       if (own.every(Boolean)) leftByThemselves.add(client)

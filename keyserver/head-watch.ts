@@ -2,10 +2,12 @@
  * Looks at the chain between broadcasts: at each new head the members are read again, so that a revocation is acted
  * on without waiting for the next session. What the pinned read says decides; what is not seen here is seen then.
  */
+import type { Head } from '../chain/types.ts'
 import type { ChainView } from '../chain/view.ts'
 import type { Logger } from '../runtime/log.ts'
+import type { Candidates } from './chain-logs.ts'
 import { type Enforcement, isChainAway } from './enforcement.ts'
-import type { Roster, ServedDevice } from './roster.ts'
+import type { Roster } from './roster.ts'
 import type { Sessions } from './sessions.ts'
 
 export interface HeadWatchOptions {
@@ -16,10 +18,10 @@ export interface HeadWatchOptions {
   readonly log: Logger
   readonly pollMs: number
   /**
-   * Which of the devices have something new between the last processed head and this one, by the logs; undefined:
-   * unknown, read them all. Beyond `readAllBelow` members only these are read.
+   * Who may have changed since the last head, by the logs; undefined: cannot be told, read everybody. Asked only when
+   * there are more members than `readAllBelow`.
    */
-  readonly candidates?: ((devices: readonly ServedDevice[]) => Promise<readonly ServedDevice[] | undefined>) | undefined
+  readonly candidates?: ((head: Head) => Promise<Candidates | undefined>) | undefined
   readonly readAllBelow: number
 }
 
@@ -50,7 +52,7 @@ export class HeadWatch {
     try {
       const head = await chain.head()
       if (head.hash === this.#hash) return
-      await this.#newHead()
+      await this.#newHead(head)
       this.#hash = head.hash
     } catch (error) {
       if (!isChainAway(error)) log.limited('head', 'error', { err: error }, 'the new block could not be acted on')
@@ -58,13 +60,16 @@ export class HeadWatch {
     }
   }
 
-  async #newHead(): Promise<void> {
+  async #newHead(head: Head): Promise<void> {
     const { roster, enforcement, sessions, candidates, readAllBelow } = this.#o
     const busy = [...roster.devices.values()].filter((d) => d.clients.size > 0 || d.isMember(d.memberId))
     const members = busy.reduce((sum, d) => sum + d.clients.size, 0)
-    const few = members <= readAllBelow
-    const named = few || candidates === undefined ? undefined : await candidates(busy)
-    for (const device of few ? busy : (named ?? busy)) sessions.hurry(await enforcement.refresh(device))
+    const named = members <= readAllBelow ? undefined : await candidates?.(head)
+    for (const device of busy) {
+      const clients = named === undefined ? 'all' : named.get(device.address)
+      if (clients === undefined) continue
+      sessions.hurry(await (clients === 'all' ? enforcement.refresh(device) : enforcement.refreshSome(device, clients)))
+    }
   }
 
   #schedule(): void {

@@ -57,9 +57,11 @@ export interface ServiceOptions {
   readonly codeHashes?: readonly string[] | undefined
   readonly revokedBySelf?: EnforcementOptions['revokedBySelf'] | undefined
   readonly candidates?: HeadWatchOptions['candidates']
+  /** Up to so many members all are read at each new block. */
+  readonly readAllBelow?: number | undefined
 }
 
-/** Below so many members all are read at each new block; above, those that the logs name. */
+/** Up to so many members all are read at each new block; above, those that the logs name. */
 const READ_ALL_BELOW = 2000
 const PRUNE_MS = 3_600_000
 
@@ -139,7 +141,7 @@ export class KeyServer {
       log,
       pollMs: config.chain.poll,
       candidates: options.candidates,
-      readAllBelow: READ_ALL_BELOW,
+      readAllBelow: options.readAllBelow ?? READ_ALL_BELOW,
     })
     this.#logins = new Logins(clock, (n) => suite.randomBytes(n))
     this.#addResources(policy)

@@ -90,6 +90,7 @@ export interface WorldOptions {
   readonly onbroadcast?: KeyServer['onbroadcast']
   readonly wrapStore?: (store: Store) => Store
   readonly candidates?: ConstructorParameters<typeof KeyServer>[0]['candidates']
+  readonly readAllBelow?: number
   readonly revokedBySelf?: ConstructorParameters<typeof KeyServer>[0]['revokedBySelf']
 }
 
@@ -125,6 +126,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       metrics: createMetrics(),
       publicUri: () => 'coap://[::1]:5683',
       candidates: options.candidates,
+      readAllBelow: options.readAllBelow,
       revokedBySelf: options.revokedBySelf,
     })
     server.onbroadcast = options.onbroadcast
