@@ -49,7 +49,7 @@ describe('iotchain-proxy', () => {
   test('check loads the whole daemon with the example, and no ethers', async () => {
     expect(await run(['check', '--config', join(ROOT, 'deploy/examples/proxy.yaml')])).toMatchObject({ code: 0 })
     const parts = readdirSync(dirname(program)).map((name) => readFileSync(join(dirname(program), name), 'utf8'))
-    expect(parts.length).toBeGreaterThan(1)
+    expect(parts.length).toBeGreaterThan(0)
     expect(parts.filter((text) => /["']ethers["'/]/.test(text))).toEqual([])
   })
 
