@@ -8,6 +8,7 @@ import { CoapEndpoint } from '../transport/coap/endpoint.ts'
 import type { Router } from '../transport/coap/server.ts'
 import { bindUdp } from '../transport/coap/udp.ts'
 import { dial } from '../transport/dial.ts'
+import { Commands } from './commands.ts'
 import { Credentials } from './credentials.ts'
 import type { DeviceOptions } from './daemon.ts'
 import { DeviceTime } from './device-time.ts'
@@ -117,7 +118,20 @@ export class Parts {
 
     const endpoint = await this.#bind(router)
     this.#endpoint = endpoint
+    const commands = await Commands.open(
+      {
+        device: identity.device,
+        store,
+        credentials,
+        log,
+        nowSeconds: () => time.nowSeconds(),
+        monotonicMs: () => clock.monotonicMs(),
+        fetchCredentials: async (group) => groups.membership(group)?.fetchCredentials(),
+      },
+      settings.resources.map((r) => r.path).filter((path) => path.startsWith('/a/')),
+    )
     const host = new ResourceHost({
+      commands,
       environment: driverEnvironment(settings, context),
       clock,
       time,

@@ -33,9 +33,13 @@ export function senmlOf(samples: readonly Sample[], context: ReadingContext): Se
   return records
 }
 
-/** Plaintext of one reading, content-format 112. */
-export function encodeReading(samples: readonly Sample[], context: ReadingContext): Uint8Array {
-  return encodeSenml(senmlOf(samples, context))
+/** Plaintext of one reading, content-format 112. @param extra records to put behind it */
+export function encodeReading(
+  samples: readonly Sample[],
+  context: ReadingContext,
+  extra: readonly SenmlRecord[] = [],
+): Uint8Array {
+  return encodeSenml([...senmlOf(samples, context), ...extra])
 }
 
 function timeOf(sample: Sample | undefined, context: ReadingContext): number {

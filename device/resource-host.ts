@@ -3,8 +3,13 @@
  * replaces only what differs; the others go on without missing a reading.
  */
 import type { Clock } from '../protocol/clock.ts'
+import { commandRecords } from '../protocol/objects/command.ts'
 import type { Logger } from '../runtime/log.ts'
+import { Code } from '../transport/coap/codes.ts'
+import { ContentFormat } from '../transport/coap/content-format.ts'
+import { problemReply } from '../transport/coap/problem-details.ts'
 import type { Router } from '../transport/coap/server.ts'
+import type { Commands } from './commands.ts'
 import type { DeviceTime } from './device-time.ts'
 import type { Driver, DriverEnvironment, Sample } from './drivers/driver.ts'
 import { loadDriver } from './drivers/load-driver.ts'
@@ -29,8 +34,8 @@ export interface ResourceHostOptions {
   readonly sealing: Sealing
   readonly router: Router
   readonly groupOf: (bit: number) => Promise<GroupSession>
-  /** Makes the CoAP resource; commands are wired in there. */
-  readonly serve: (resource: ServedResource, live: LiveResource) => void
+  readonly serve: (resource: ServedResource) => void
+  readonly commands: Commands
 }
 
 export class ResourceHost {
@@ -72,7 +77,7 @@ export class ResourceHost {
   }
 
   async #make(settings: ResourceSettings, driver: Driver): Promise<LiveResource> {
-    const { clock, time, log, sealing, groupOf, serve } = this.#options
+    const { clock, time, log, sealing, groupOf, serve, commands } = this.#options
     const group = await groupOf(settings.group)
     const { path } = settings
     const description = driver.describe()
@@ -86,14 +91,36 @@ export class ResourceHost {
       clock,
       time,
       log,
-      onSamples: (samples: readonly Sample[]) => sealing.submit({ path, group, samples, simulated }),
+      onSamples: (samples: readonly Sample[]) => {
+        const last = commands.last(path)
+        const extra = last === undefined ? undefined : commandRecords(last)
+        sealing.submit({ path, group, samples, simulated, extra })
+      },
     })
     const live: LiveResource = { settings, driver, group, sampler }
-    serve(
-      { path, group, description, periodSeconds: Math.max(1, Math.round((periodMs ?? DEFAULT_PERIOD_MS) / 1000)) },
-      live,
-    )
+    const periodSeconds = Math.max(1, Math.round((periodMs ?? DEFAULT_PERIOD_MS) / 1000))
+    serve({ path, group, description, periodSeconds, command: await this.#command(live) })
     return live
+  }
+
+  /** POST and PUT of an actuator that somebody may command. */
+  async #command(live: LiveResource): Promise<ServedResource['command']> {
+    const { settings, driver, sampler } = live
+    const bit = 'commandGroup' in settings ? settings.commandGroup : undefined
+    if (bit === undefined || driver.write === undefined) return undefined
+    const { commands, groupOf } = this.#options
+    const group = await groupOf(bit)
+    return async (request) => {
+      if (request.contentFormat !== ContentFormat.coseSign1) {
+        return problemReply(Code.unsupportedContentFormat, {
+          detail: 'a command is a signed object, content-format 18',
+        })
+      }
+      await commands.take(request.payload, settings.path, group, async (value) => driver.write?.(value))
+      // The sender believes the sealed state, not this reply.
+      await sampler.readNow()
+      return { code: Code.changed }
+    }
   }
 }
 

@@ -5,6 +5,7 @@
  */
 
 import type { Clock } from '../protocol/clock.ts'
+import type { SenmlRecord } from '../protocol/objects/senml.ts'
 import type { Logger } from '../runtime/log.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
 import type { DeviceTime } from './device-time.ts'
@@ -30,6 +31,8 @@ export interface WaitingReading {
   readonly group: GroupSession
   readonly samples: readonly Sample[]
   readonly simulated: boolean
+  /** Records to be sealed with it: the last command of an actuator. */
+  readonly extra?: readonly SenmlRecord[] | undefined
 }
 
 /** While readings wait, the way is tried this often; news of a session try it at once. */
@@ -140,12 +143,11 @@ export class Sealing {
     const name = segmentsOf(path).at(-1) as string
     let plaintext: Uint8Array
     try {
-      plaintext = encodeReading(reading.samples, {
-        name,
-        simulated: reading.simulated,
-        nowMs,
-        monotonicMs: clock.monotonicMs(),
-      })
+      plaintext = encodeReading(
+        reading.samples,
+        { name, simulated: reading.simulated, nowMs, monotonicMs: clock.monotonicMs() },
+        reading.extra,
+      )
     } catch (error) {
       log.limited(
         'encode',

@@ -31,9 +31,18 @@ export interface ServeOptions {
 }
 
 const BROADCAST_OCTETS = 64 * 1024
+const ERROR_CODES = {
+  'device/command-unsigned': Code.unauthorized,
+  'device/command-forbidden': Code.forbidden,
+  'device/command-replayed': Code.conflict,
+  'device/clock': Code.serviceUnavailable,
+  'sensor/*': Code.serviceUnavailable,
+}
 
 export function createRouter(options: ServeOptions): Router {
-  return new Router().add(identityResource(options.credentials)).add(broadcastResource(options))
+  return new Router({ errorCodes: ERROR_CODES })
+    .add(identityResource(options.credentials))
+    .add(broadcastResource(options))
 }
 
 /** `/s/name` and `/a/name`: the newest object; as Sign1 (18) or, on request, as Mac0 (17). */
