@@ -4,11 +4,11 @@
  */
 import { IotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
-import { type JsonRpc, RpcError } from './rpc.ts'
+import { type Rpc, RpcError } from './rpc.ts'
 import type { Confirmations, Head, Hex } from './types.ts'
 
 export interface HeadSourceOptions {
-  readonly rpc: JsonRpc
+  readonly rpc: Rpc
   readonly chainId: number
   readonly registry: Address
   readonly confirmations: Confirmations
@@ -16,7 +16,7 @@ export interface HeadSourceOptions {
   readonly expectPeers?: number
   readonly nowMs?: () => number
   /** Run before the first head, and again after every failure: whatever else has to hold of this node. */
-  readonly verify?: (rpc: JsonRpc) => Promise<void>
+  readonly verify?: (rpc: Rpc) => Promise<void>
 }
 
 interface Block {

@@ -1,6 +1,6 @@
 /** Reads logs over a long range of blocks, in pieces that the node accepts. For people and candidates, never for decisions. */
 import type { Address } from '../protocol/messages/address.ts'
-import { type JsonRpc, RpcError } from './rpc.ts'
+import { type Rpc, RpcError } from './rpc.ts'
 import type { Hex } from './types.ts'
 
 export interface Log {
@@ -34,7 +34,7 @@ interface RawLog {
 const FIRST_SPAN = 10_000
 
 /** All logs of the range, in order. @param onProgress the last block that was read */
-export async function scanLogs(rpc: JsonRpc, query: LogQuery, onProgress?: (block: number) => void): Promise<Log[]> {
+export async function scanLogs(rpc: Rpc, query: LogQuery, onProgress?: (block: number) => void): Promise<Log[]> {
   const found: Log[] = []
   let span = FIRST_SPAN
   for (let from = query.fromBlock; from <= query.toBlock; ) {
@@ -53,7 +53,7 @@ export async function scanLogs(rpc: JsonRpc, query: LogQuery, onProgress?: (bloc
   return found
 }
 
-async function getLogs(rpc: JsonRpc, query: LogQuery): Promise<Log[]> {
+async function getLogs(rpc: Rpc, query: LogQuery): Promise<Log[]> {
   const filter = {
     address: query.addresses,
     fromBlock: `0x${query.fromBlock.toString(16)}`,
@@ -65,7 +65,7 @@ async function getLogs(rpc: JsonRpc, query: LogQuery): Promise<Log[]> {
 
 /** The logs of one block by its hash. */
 export async function logsOfBlock(
-  rpc: JsonRpc,
+  rpc: Rpc,
   blockHash: Hex,
   addresses: readonly Address[],
   topics?: LogQuery['topics'],

@@ -11,15 +11,16 @@ import type { deviceRegistryAbi } from './abi.ts'
 import { keccak256, recoverAddress } from './account.ts'
 import type { Answer, CallArgs, Codec, Names } from './codec.ts'
 import { deviceRegistry } from './contracts.ts'
+import { type ChainDescriptor, checkAgainst } from './descriptor.ts'
 import { HeadSource } from './head.ts'
 import { revertError } from './revert.ts'
-import { type JsonRpc, RpcError } from './rpc.ts'
+import { type Rpc, RpcError } from './rpc.ts'
 import { decodeTokensOf, encodeTokensOf } from './token-codec.ts'
 import type { Confirmations, DeviceEntry, Head, Hex, Token } from './types.ts'
 import type { ChainView } from './view.ts'
 
 export interface ChainReaderOptions {
-  readonly rpc: JsonRpc
+  readonly rpc: Rpc
   readonly chainId: number
   /** address of the DeviceRegistry */
   readonly registry: Address
@@ -30,8 +31,8 @@ export interface ChainReaderOptions {
   readonly expectPeers?: number
   /** The own clock, unix milliseconds. */
   readonly nowMs?: () => number
-  /** Run before the first head and after every failure: what else has to hold of the node (chain descriptor). */
-  readonly verify?: (rpc: JsonRpc) => Promise<void>
+  /** What the chain has to look like; checked before the first head and after every failure. */
+  readonly descriptor?: ChainDescriptor | undefined
 }
 
 /** Tokens in one call: within the 50 M gas that a geth call has by default, with room to spare. */
@@ -46,7 +47,7 @@ export class ChainReader implements ChainView {
   readonly chainId: number
   readonly registry: Address
   readonly confirmations: Confirmations
-  readonly #rpc: JsonRpc
+  readonly #rpc: Rpc
   readonly #heads: HeadSource
 
   constructor(options: ChainReaderOptions) {
@@ -54,7 +55,12 @@ export class ChainReader implements ChainView {
     this.registry = options.registry
     this.confirmations = options.confirmations
     this.#rpc = options.rpc
-    this.#heads = new HeadSource(options)
+    const { descriptor } = options
+    if (descriptor !== undefined) checkSettings(descriptor, options)
+    this.#heads = new HeadSource({
+      ...options,
+      ...(descriptor && { verify: (rpc: Rpc) => checkAgainst(descriptor, rpc) }),
+    })
   }
 
   head(maxAgeMs = 0): Promise<Head> {
@@ -159,6 +165,18 @@ export class ChainReader implements ChainView {
       throw error
     }
   }
+}
+
+/** Settings and descriptor have to speak of the same chain. */
+function checkSettings(descriptor: ChainDescriptor, { chainId, registry }: ChainReaderOptions): void {
+  if (descriptor.chainId === chainId && descriptor.registry === registry) return
+  throw new IotchainError(
+    'chain/bad-descriptor',
+    'the chain descriptor is of another chain or registry than the settings',
+    {
+      hint: `It names chain ${descriptor.chainId} and registry ${descriptor.registry}.`,
+    },
+  )
 }
 
 const blockOf = (head: Head): object => ({ blockHash: head.hash, requireCanonical: true })

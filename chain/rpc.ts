@@ -15,6 +15,14 @@ export interface JsonRpcOptions {
   readonly maxBatch?: number
 }
 
+/** Something that answers JSON-RPC: one node, or several that agree. */
+export interface Rpc {
+  /** fit for logs and errors: no credentials, no path */
+  readonly name: string
+  /** @throws `chain/unreachable`, `RpcError` */
+  call<T>(method: string, params?: readonly unknown[]): Promise<T>
+}
+
 /** What the node itself answered: its code, its text, and the octets of a revert where there are any. */
 export class RpcError extends IotchainError {
   readonly rpcCode: number
@@ -37,7 +45,7 @@ interface Pending {
   readonly reject: (reason: unknown) => void
 }
 
-export class JsonRpc {
+export class JsonRpc implements Rpc {
   /** scheme, host and port, without credentials or path: fit for logs and errors */
   readonly name: string
   readonly #url: string

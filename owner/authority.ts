@@ -136,6 +136,11 @@ export function records(folder: OwnerFolder): CaRecord[] {
     })
 }
 
+/** The root with its key, to sign what every part of the deployment trusts. */
+export function openOwnerRoot(folder: OwnerFolder, password: string): Authority {
+  return open(folder, 'root', password)
+}
+
 async function renewCrl(folder: OwnerFolder, authority: Authority): Promise<void> {
   const revoked = records(folder)
     .filter((l) => l.kind === 'revoked')

@@ -10,13 +10,15 @@ import {
   updateDevice,
 } from '../../owner/actions.ts'
 import { deployContract, deployRegistry } from '../../owner/deploy.ts'
+import { makeDescriptor } from '../../owner/descriptor.ts'
 import { parsePolicy } from '../../owner/policy-text.ts'
 import type { OwnerSession } from '../../owner/session.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { parseAddress, ZERO_ADDRESS } from '../../protocol/messages/address.ts'
 import { decodeRegistrationTicket } from '../../protocol/messages/registration.ts'
-import { readFileOrExplain } from '../../runtime/atomic-file.ts'
+import { readFileOrExplain, writeFileAtomic } from '../../runtime/atomic-file.ts'
 import { action } from '../terminal/command.ts'
+import { readPassword } from '../terminal/password.ts'
 import { type ChainOptions, finish, openSession, parseClaims, parseCount, parseSeconds } from './owner-session.ts'
 
 /** Options of every command that sends something. */
@@ -42,6 +44,26 @@ export function registerDeploy(owner: Command): void {
           session,
           { registry, contract, name: options.name },
           `registry ${registry}\ncontract ${contract} (${options.name})`,
+        )
+      }),
+    )
+}
+
+export function registerDescriptor(owner: Command): void {
+  owner
+    .command('descriptor')
+    .description('sign what the chain looks like, for key servers to hold their node against')
+    .requiredOption('--out <file>', 'where it goes')
+    .option('--enode <urls...>', 'boot nodes to pin')
+    .action(
+      action<ChainOptions & { out: string; enode?: string[] }, []>(async (ctx, options) => {
+        const session = await openSession(ctx, options)
+        const password = await readPassword(ctx.passwordFile, "Password of the owner's authority")
+        const { descriptor, text } = await makeDescriptor(session, password, options.enode ?? [])
+        writeFileAtomic(options.out, text, { mode: 0o644 })
+        ctx.out.result(
+          { file: options.out, descriptor },
+          `chain ${descriptor.chainId}, checkpoint block ${descriptor.checkpoint.number}: ${options.out}`,
         )
       }),
     )

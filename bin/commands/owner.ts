@@ -1,6 +1,6 @@
 /** `iotchain owner …`: everything that a resource owner does. */
 import type { Command } from 'commander'
-import { registerDeploy, registerDevices, registerOffer } from './owner-chain.ts'
+import { registerDeploy, registerDescriptor, registerDevices, registerOffer } from './owner-chain.ts'
 import { registerGrants, registerLooks } from './owner-grants.ts'
 import { registerAddress, registerCa, registerInit } from './owner-init.ts'
 
@@ -10,6 +10,7 @@ export function registerOwnerCommands(program: Command): void {
   registerAddress(owner)
   registerCa(owner)
   registerDeploy(owner)
+  registerDescriptor(owner)
   registerOffer(owner)
   registerDevices(owner)
   registerGrants(owner)
