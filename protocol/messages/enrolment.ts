@@ -122,3 +122,40 @@ export function decodeEnrolmentReply(octets: Uint8Array): EnrolmentReply {
     },
   }
 }
+
+/**
+ * POST /renew over the certificate that is to be replaced: the stored CSR again, for the same key.
+ * ```cddl
+ * renewal = [ csr: bstr .size (1..4096) ]
+ * renewal-reply = [ certificate: bstr, ca-chain: [1*8 bstr] ]
+ * ```
+ */
+export function encodeRenewal(csr: Uint8Array): Uint8Array {
+  return encodeCbor([csr])
+}
+
+/** The CSR. @throws `message/malformed`, `cbor/…` */
+export function decodeRenewal(octets: Uint8Array): Uint8Array {
+  const [csr] = readArray(decodeMessage(octets, 'renewal'), 'renewal', 1)
+  return readBytes(csr, 'csr', [1, 4096])
+}
+
+export interface RenewalReply {
+  /** DER */
+  readonly certificate: Uint8Array
+  /** DER, issuing CA first, root last */
+  readonly caChain: readonly Uint8Array[]
+}
+
+export function encodeRenewalReply(reply: RenewalReply): Uint8Array {
+  return encodeCbor([reply.certificate, [...reply.caChain]])
+}
+
+/** @throws `message/malformed`, `cbor/…` */
+export function decodeRenewalReply(octets: Uint8Array): RenewalReply {
+  const [certificate, chain] = readArray(decodeMessage(octets, 'renewal reply'), 'renewal reply', 2)
+  return {
+    certificate: readBytes(certificate, 'certificate', [1, 8192]),
+    caChain: readArray(chain, 'CA chain', [1, 8]).map((c) => readBytes(c, 'CA certificate', [1, 8192])),
+  }
+}

@@ -170,6 +170,16 @@ const codecs: Codec[] = [
   },
 ]
 
+codecs.push(
+  { name: 'renewal', value: some(1, 300), encode: enrolment.encodeRenewal, decode: enrolment.decodeRenewal },
+  {
+    name: 'renewal reply',
+    value: fc.record({ certificate: some(1, 300), caChain: fc.array(some(1, 80), { minLength: 1, maxLength: 3 }) }),
+    encode: enrolment.encodeRenewalReply,
+    decode: enrolment.decodeRenewalReply,
+  },
+)
+
 function refuses(decode: (o: Uint8Array) => unknown, input: Uint8Array): void {
   try {
     decode(input)
