@@ -161,7 +161,7 @@ function scanSimple(bytes: Uint8Array, head: Head, canonical: boolean): number {
     head.minor === 25 ? float16(view.getUint16(0)) : head.minor === 26 ? view.getFloat32(0) : view.getFloat64(0)
   if (!Number.isFinite(value)) throw new IotchainError('cbor/unsupported', 'NaN or infinity in CBOR')
   if (canonical) {
-    if (Number.isSafeInteger(value)) throw notCanonical('a whole number as CBOR float')
+    if (Number.isInteger(value)) throw notCanonical('a whole number as CBOR float')
     const shorter = head.minor === 27 ? Math.fround(value) === value : head.minor === 26 && isFloat16(value)
     if (shorter) throw notCanonical('a CBOR float not in its shortest form')
   }
@@ -178,7 +178,8 @@ export function float16(half: number): number {
   return sign * (1024 + mantissa) * 2 ** (exponent - 25)
 }
 
-function isFloat16(value: number): boolean {
+/** Whether a finite number has a half-precision form. */
+export function isFloat16(value: number): boolean {
   const magnitude = Math.abs(value)
   if (magnitude > 65_504) return false
   const exponent = Math.max(-14, Math.floor(Math.log2(magnitude)))

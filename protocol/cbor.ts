@@ -1,9 +1,11 @@
 /**
- * CBOR for every octet that crosses the network: cborg, bound to the deterministic form of RFC 8949 §4.2.1.
+ * CBOR for every octet that crosses the network, bound to the deterministic form of RFC 8949 §4.2.1: our encoder, our
+ * structural check, and cborg, strict, to build the values.
  * Integers come back as number up to 2^53 − 1 and as bigint above, maps as Map, byte strings as Uint8Array
  * (copies, never views into the input), tags 16, 17, 18 and 61 as Tagged; everything else is refused.
  */
-import { decode, encode, rfc8949EncodeOptions, Tagged } from 'cborg'
+import { decode, Tagged } from 'cborg'
+import { encodeValue } from './cbor-encode.ts'
 import { CBOR_TAGS, scanCbor } from './cbor-scan.ts'
 import { IotchainError } from './errors.ts'
 
@@ -35,27 +37,6 @@ export interface DecodeCborOptions {
   canonical?: boolean
 }
 
-const LONE_SURROGATE = /\p{Surrogate}/u
-
-function refuse(what: string): never {
-  throw new IotchainError('cbor/unencodable', `${what} has no place in CBOR here`)
-}
-
-const ENCODE_OPTIONS = {
-  ...rfc8949EncodeOptions,
-  typeEncoders: {
-    number: (value: number) => {
-      if (!Number.isFinite(value)) refuse('a number that is not finite')
-      // cborg would turn it into a float without a word
-      if (Number.isInteger(value) && !Number.isSafeInteger(value)) refuse('an integer beyond 2^53 as number')
-      return null
-    },
-    string: (value: string) => (LONE_SURROGATE.test(value) ? refuse('text with a lone surrogate') : null),
-    undefined: () => refuse('undefined'),
-    Object: () => refuse('a plain object'),
-  },
-}
-
 const DECODE_OPTIONS = {
   useMaps: true,
   allowIndefinite: false,
@@ -73,12 +54,7 @@ const STRICT_DECODE_OPTIONS = { ...DECODE_OPTIONS, strict: true }
  * @throws `cbor/unencodable` for undefined, NaN, infinities, integers that a number cannot hold, plain objects
  */
 export function encodeCbor(value: unknown): Uint8Array {
-  try {
-    return encode(value, ENCODE_OPTIONS)
-  } catch (cause) {
-    if (cause instanceof IotchainError) throw cause
-    throw new IotchainError('cbor/unencodable', 'a value that has no place in CBOR here', { cause })
-  }
+  return encodeValue(value)
 }
 
 /**

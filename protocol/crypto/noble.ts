@@ -19,19 +19,24 @@ function aead(algorithm: AeadAlgorithm, keyOctets: Uint8Array): AeadKey {
     throw new IotchainError('crypto/bad-key', `a key of algorithm ${algorithm} has ${keyLength} octets`)
   }
   const key = keyOctets.slice()
-  if (algorithm === 10) return { algorithm, ...aesCcm(key, tagLength) }
-  const cipherOf = (nonce: Uint8Array, aad: Uint8Array) => {
-    if (nonce.length !== nonceLength)
-      throw new IotchainError('crypto/bad-nonce', `a nonce here has ${nonceLength} octets`)
-    return algorithm === 24 ? chacha20poly1305(key, nonce, aad) : gcm(key, nonce, aad)
+  const ccm = algorithm === 10 ? aesCcm(key, tagLength) : undefined
+  const check = (nonce: Uint8Array): void => {
+    if (nonce.length !== nonceLength) {
+      throw new IotchainError('crypto/bad-nonce', `a nonce of algorithm ${algorithm} has ${nonceLength} octets`)
+    }
   }
+  const cipherOf = (nonce: Uint8Array, aad: Uint8Array) =>
+    algorithm === 24 ? chacha20poly1305(key, nonce, aad) : gcm(key, nonce, aad)
   return {
     algorithm,
-    seal: (nonce, aad, plaintext) => cipherOf(nonce, aad).encrypt(plaintext),
+    seal(nonce, aad, plaintext) {
+      check(nonce)
+      return ccm?.seal(nonce, aad, plaintext) ?? cipherOf(nonce, aad).encrypt(plaintext)
+    },
     open(nonce, aad, ciphertext) {
-      const cipher = cipherOf(nonce, aad)
+      check(nonce)
       try {
-        return cipher.decrypt(ciphertext)
+        return ccm?.open(nonce, aad, ciphertext) ?? cipherOf(nonce, aad).decrypt(ciphertext)
       } catch (cause) {
         throw new IotchainError('crypto/bad-tag', 'the ciphertext does not check', { cause })
       }

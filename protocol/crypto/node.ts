@@ -51,27 +51,32 @@ function badTag(cause?: unknown): IotchainError {
 }
 
 function aead(algorithm: AeadAlgorithm, key: Uint8Array): AeadKey {
-  const { keyLength, tagLength } = AEAD[algorithm]
+  const { keyLength, nonceLength, tagLength } = AEAD[algorithm]
   if (key.length !== keyLength)
     throw new IotchainError('crypto/bad-key', `a key of algorithm ${algorithm} has ${keyLength} octets`)
   const keyObject = createSecretKey(key)
   const options = { authTagLength: tagLength }
-  const ccm = algorithm === 10
+  const check = (nonce: Uint8Array): void => {
+    if (nonce.length !== nonceLength) {
+      throw new IotchainError('crypto/bad-nonce', `a nonce of algorithm ${algorithm} has ${nonceLength} octets`)
+    }
+  }
   const cipherOf = (nonce: Uint8Array) => {
     if (algorithm === 24) return createCipheriv('chacha20-poly1305', keyObject, nonce, options)
-    return ccm
+    return algorithm === 10
       ? createCipheriv('aes-128-ccm', keyObject, nonce, options)
       : createCipheriv('aes-128-gcm', keyObject, nonce, options)
   }
   const decipherOf = (nonce: Uint8Array) => {
     if (algorithm === 24) return createDecipheriv('chacha20-poly1305', keyObject, nonce, options)
-    return ccm
+    return algorithm === 10
       ? createDecipheriv('aes-128-ccm', keyObject, nonce, options)
       : createDecipheriv('aes-128-gcm', keyObject, nonce, options)
   }
   return {
     algorithm,
     seal(nonce, aad, plaintext) {
+      check(nonce)
       const cipher = cipherOf(nonce)
       cipher.setAAD(aad, { plaintextLength: plaintext.length })
       const text = cipher.update(plaintext)
@@ -79,15 +84,16 @@ function aead(algorithm: AeadAlgorithm, key: Uint8Array): AeadKey {
       return concat(text, cipher.getAuthTag())
     },
     open(nonce, aad, ciphertext) {
+      check(nonce)
       const length = ciphertext.length - tagLength
       if (length < 0) throw badTag()
       try {
         const decipher = decipherOf(nonce)
         decipher.setAuthTag(ciphertext.subarray(length))
         decipher.setAAD(aad, { plaintextLength: length })
+        // both calls, always: CCM checks the tag of an empty text in update, and tells in final
         const text = decipher.update(ciphertext.subarray(0, length))
-        // CCM checks the tag in update; final would then complain about an empty text
-        if (!ccm || length > 0) decipher.final()
+        decipher.final()
         return text
       } catch (cause) {
         throw badTag(cause)
