@@ -3,16 +3,17 @@
  * Only the newest state counts: what could not be sent yet is replaced by what came after it.
  */
 import { Code, isSuccess } from './codes.ts'
-import { IncomingRequest } from './incoming-request.ts'
+import type { IncomingRequest } from './incoming-request.ts'
 import type { CoapLimits } from './limits.ts'
 import { assemble, MessageType } from './message.ts'
-import type { Confirmable, MessageLayer, Outcome } from './message-layer.ts'
+import type { MessageLayer, Outcome } from './message-layer.ts'
+import { Relation, relationKey } from './relation.ts'
 import type { EncodedReply } from './reply.ts'
 import type { RouteMatch } from './router.ts'
 import type { CoapReply } from './server.ts'
 import type { SourceGuard } from './source-guard.ts'
 import type { CoapEvent, CoapStats } from './stats.ts'
-import type { Timer, Timers } from './timers.ts'
+import type { Timers } from './timers.ts'
 import type { Peer } from './transport.ts'
 
 /** Message IDs of NON notifications by which an RST finds its relation. */
@@ -21,55 +22,6 @@ const RECENT_IDS = 4
 const UNKNOWN_RTT_MS = 3000
 /** A source that is not verified has this long to acknowledge its only confirmable notification. */
 const FIRST_ACK_MS = 10_000
-
-export class Relation {
-  readonly key: string
-  readonly peer: Peer
-  readonly token: Uint8Array
-  /** The registration: GET runs again with it. */
-  readonly request: IncomingRequest
-  readonly match: RouteMatch
-  contentFormat: number | undefined
-  verified: boolean
-  removed = false
-  /** A handler is at work; `dirty`: the state changed meanwhile. */
-  running = false
-  dirty = false
-  confirmable: Confirmable | undefined
-  pending: EncodedReply | undefined
-  timer: Timer | undefined
-  rttMs: number | undefined
-  notBeforeMs = 0
-  sinceConfirmable = 0
-  confirmedMs: number
-  readonly recentIds: number[] = []
-
-  constructor(request: IncomingRequest, match: RouteMatch, verified: boolean, nowMs: number) {
-    this.peer = request.peer
-    this.token = Uint8Array.prototype.slice.call(request.message.token)
-    this.key = relationKey(request)
-    this.request = new IncomingRequest(request.message, request.peer, false)
-    this.request.params = match.params
-    this.request.payload = request.payload
-    this.request.notification = true
-    this.match = match
-    this.verified = verified
-    this.confirmedMs = nowMs
-  }
-
-  /** A renewed registration knows what the old one had learned about the way to the client. */
-  inherit(old: Relation | undefined): void {
-    if (old === undefined) return
-    this.rttMs = old.rttMs
-    this.notBeforeMs = old.notBeforeMs
-    this.sinceConfirmable = old.sinceConfirmable
-    this.confirmedMs = old.confirmedMs
-  }
-}
-
-function relationKey(request: IncomingRequest): string {
-  return `${request.peer.key}|${request.message.tokenKey}`
-}
 
 export interface ObserversParts {
   readonly layer: MessageLayer

@@ -4,15 +4,14 @@
  */
 
 import { szxFor } from './block.ts'
-import { Code, isResponse, isSafe, methodOf } from './codes.ts'
+import { Code, isSafe, methodOf } from './codes.ts'
 import type { EchoIssuer } from './echo.ts'
-import { errorReply } from './error-codes.ts'
+import { HandlerRunner } from './handler-runner.ts'
 import { IncomingRequest } from './incoming-request.ts'
-import { encodeTail, type Message, MessageType } from './message.ts'
+import { encodeTail, type Message } from './message.ts'
 import { Notifier } from './notifier.ts'
 import { Observers, type ObserversParts } from './observers.ts'
 import { OptionNumber } from './options.ts'
-import { checkPreconditions, hasPreconditions } from './preconditions.ts'
 import { MAX_READY_KEY, ReadyReplies } from './ready-replies.ts'
 import { ReplySender } from './reply-sender.ts'
 import type { RouteMatch, Router } from './router.ts'
@@ -32,8 +31,6 @@ export interface RequestServerParts extends ResponderParts, ObserversParts {
 /** A source that is not verified must be able to pay for this much before a handler changes anything for it. */
 const UNSAFE_RESERVE = 512
 
-type Step = CoapReply | Promise<CoapReply>
-
 export class RequestServer {
   readonly uploads: Uploads
   readonly snapshots: Snapshots
@@ -44,8 +41,7 @@ export class RequestServer {
   readonly #sender: ReplySender
   readonly #notifier: Notifier
   readonly #core: Resource
-  readonly #active = new Map<string, ServerExchange>()
-  readonly #activePerPeer = new Map<string, number>()
+  readonly #runner: HandlerRunner
   readonly #stopListening: () => void
 
   constructor(parts: RequestServerParts, notify: (path: string) => void) {
@@ -59,6 +55,7 @@ export class RequestServer {
     this.#responder = new Responder(parts)
     const { observers, snapshots, ready } = this
     this.#sender = new ReplySender({ ...parts, responder: this.#responder, observers, snapshots, ready, maxSzx })
+    this.#runner = new HandlerRunner({ ...parts, responder: this.#responder, sender: this.#sender })
     this.#notifier = new Notifier({ router, observers, snapshots, timers, maxSzx, onEvent })
     this.#core = wellKnownCore(router)
     this.#stopListening = router.onNotify(notify)
@@ -115,8 +112,8 @@ export class RequestServer {
       }
       return
     }
-    const active = this.#active.get(activeKey(message, peer))
-    if (active?.message.octets.equals(message.octets)) {
+    const active = this.#runner.find(message, peer)
+    if (active !== undefined) {
       this.#drop('duplicate')
       if (active.acknowledged) layer.acknowledge(message.messageId, peer)
       return
@@ -162,7 +159,7 @@ export class RequestServer {
       this.#sender.finish(exchange, request, match, early, true)
       return
     }
-    this.#run(exchange, request, match, handler)
+    this.#runner.run(exchange, request, match, handler)
   }
 
   /** Forgets what a peer left behind. */
@@ -170,7 +167,7 @@ export class RequestServer {
     this.uploads.dropPeer(peer.key)
     this.snapshots.dropPeer(peer.key)
     this.observers.removePeer(peer, 'peer-gone')
-    for (const exchange of this.#active.values()) if (exchange.peer.key === peer.key) exchange.gone = true
+    this.#runner.dropPeer(peer)
   }
 
   expire(nowMs: number): void {
@@ -183,11 +180,7 @@ export class RequestServer {
     this.#notifier.close()
     this.#responder.close()
     this.observers.close()
-    for (const exchange of this.#active.values()) {
-      exchange.gone = true
-      exchange.timer?.cancel()
-    }
-    this.#active.clear()
+    this.#runner.close()
     this.uploads.clear()
     this.snapshots.clear()
     this.ready.clear()
@@ -235,7 +228,7 @@ export class RequestServer {
     try {
       return resource.before?.(request)
     } catch (error) {
-      return this.#failed(request, error)
+      return this.#runner.failed(request, error)
     }
   }
 
@@ -257,87 +250,12 @@ export class RequestServer {
     return isSafe(request.message.code) ? undefined : { code: Code.requestEntityIncomplete }
   }
 
-  #run(exchange: ServerExchange, request: IncomingRequest, match: RouteMatch, handler: Handler): void {
-    const { limits } = this.#parts
-    const mine = this.#activePerPeer.get(request.peer.key) ?? 0
-    const all = request.verified ? limits.activeRequests : limits.activeRequests / 4
-    if (this.#active.size >= all || mine >= limits.activeRequestsPerPeer) {
-      this.#sender.finish(exchange, request, match, { code: Code.serviceUnavailable, maxAge: 5 })
-      return
-    }
-    let step: Step
-    try {
-      step = this.#callHandler(request, match, handler)
-    } catch (error) {
-      step = this.#failed(request, error)
-    }
-    if (!isPromise(step)) {
-      this.#sender.finish(exchange, request, match, this.#checked(step, request))
-      return
-    }
-    this.#await(exchange, request, match, step)
-  }
-
-  #callHandler(request: IncomingRequest, match: RouteMatch, handler: Handler): Step {
-    if (!hasPreconditions(request) || match.resource.handlesPreconditions === true) return handler(request)
-    const verdict = checkPreconditions(request, match)
-    if (isPromise(verdict)) return verdict.then((reply) => reply ?? handler(request))
-    return verdict ?? handler(request)
-  }
-
-  #await(exchange: ServerExchange, request: IncomingRequest, match: RouteMatch, reply: Promise<CoapReply>): void {
-    const { guard, limits, timers } = this.#parts
-    const { peer } = exchange
-    const key = activeKey(exchange.message, peer)
-    this.#active.set(key, exchange)
-    this.#activePerPeer.set(peer.key, (this.#activePerPeer.get(peer.key) ?? 0) + 1)
-    if (exchange.confirmable) {
-      exchange.timer = timers.after(limits.separateAfterMs, () => {
-        // one that is not verified gets one datagram per request: the reply, whenever it comes
-        if (guard.isVerified(peer)) this.#responder.acknowledge(exchange)
-      })
-    }
-    const done = (settled: CoapReply) => {
-      exchange.timer?.cancel()
-      if (this.#active.get(key) === exchange) this.#active.delete(key)
-      const left = (this.#activePerPeer.get(peer.key) ?? 1) - 1
-      if (left === 0) this.#activePerPeer.delete(peer.key)
-      else this.#activePerPeer.set(peer.key, left)
-      this.#sender.finish(exchange, request, match, this.#checked(settled, request))
-    }
-    reply.then(done, (error: unknown) => done(this.#failed(request, error)))
-  }
-
-  #checked(reply: CoapReply | undefined, request: IncomingRequest): CoapReply {
-    if (reply !== undefined && isResponse(reply.code)) return reply
-    return this.#failed(request, new TypeError(`the handler of ${request.pathText} returned no reply`))
-  }
-
-  #failed(request: IncomingRequest, error: unknown): CoapReply {
-    const { peer } = request
-    this.#parts.onEvent?.({
-      kind: 'handler-error',
-      reason: request.pathText,
-      peer: `${peer.address}:${peer.port}`,
-      error,
-    })
-    return errorReply(error, this.#parts.router.options.errorCodes)
-  }
-
   #drop(reason: DropReason): void {
     this.#parts.stats.dropped[reason]++
   }
 }
 
 const TRY_IN_A_SECOND = encodeTail([{ number: OptionNumber.maxAge, value: Uint8Array.of(1) }])
-
-function activeKey(message: Message, peer: Peer): string {
-  return `${peer.key}|${message.messageId}|${message.type === MessageType.con ? 'c' : 'n'}`
-}
-
-function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
-  return typeof (value as { then?: unknown } | undefined)?.then === 'function'
-}
 
 function handlerOf(resource: Resource, code: number): Handler | undefined {
   switch (code) {
