@@ -35,6 +35,8 @@ export interface GroupSource {
 
 /** Sources are asked again for credentials at most this often. */
 const CREDENTIALS_INTERVAL_MS = 5000
+/** A source that failed is asked last for so long. */
+const FAILED_MS = 60_000
 
 export interface GroupViewOptions {
   readonly gid: Uint8Array
@@ -57,6 +59,7 @@ export class GroupView {
   readonly policies: GroupPolicies | undefined
   /** Asked in this order. */
   sources: readonly GroupSource[]
+  readonly #failedMs = new Map<GroupSource, number>()
   #credentialsAskedMs: number | undefined
 
   constructor(options: GroupViewOptions) {
@@ -70,23 +73,22 @@ export class GroupView {
     this.credentials = new CredentialBook(suite, suite.ed25519.verifying(publicKeyOf(options.kdcCred)))
   }
 
-  /** Takes what verifies; what does not is left out. @returns how many were taken */
+  /** Takes what verifies; what does not is left out. @returns how many of them were not held before */
   addCredentials(list: readonly Uint8Array[]): number {
-    let taken = 0
+    const held = this.credentials.credentials.length
     for (const bytes of list) {
       try {
         this.credentials.add(bytes)
-        taken++
       } catch (error) {
         if (!isIotchainError(error)) throw error
       }
     }
-    return taken
+    return this.credentials.credentials.length - held
   }
 
   /**
    * Asks the sources for credentials. Without `at` at most every few seconds.
-   * @returns false when it was too early to ask again or no source had any
+   * @returns false when it was too early to ask again or no source had a new one
    */
   async fetchCredentials(at?: number): Promise<boolean> {
     const nowMs = this.clock.monotonicMs()
@@ -95,11 +97,22 @@ export class GroupView {
         return false
       this.#credentialsAskedMs = nowMs
     }
-    for (const source of this.sources) {
-      const list = await source.credentials?.(this.gid, at).catch(() => undefined)
+    for (const source of this.usableSources()) {
+      const list = await source.credentials?.(this.gid, at).catch(() => this.failed(source))
       if (list !== undefined && this.addCredentials(list) > 0) return true
     }
     return false
+  }
+
+  /** Those that answered last time come first; the others are tried when these do not help. */
+  protected usableSources(): readonly GroupSource[] {
+    const nowMs = this.clock.monotonicMs()
+    const failing = (s: GroupSource): boolean => nowMs - (this.#failedMs.get(s) ?? -FAILED_MS) < FAILED_MS
+    return [...this.sources.filter((s) => !failing(s)), ...this.sources.filter(failing)]
+  }
+
+  protected failed(source: GroupSource): undefined {
+    this.#failedMs.set(source, this.clock.monotonicMs())
   }
 
   key(_session: number): Uint8Array | undefined {
@@ -124,7 +137,8 @@ export class GroupView {
     return false
   }
 
-  async fetchBroadcast(): Promise<void> {}
+  /** @param wanted a session whose key is looked for: sources are asked until one gives it */
+  async fetchBroadcast(_wanted?: number): Promise<void> {}
 }
 
 export interface MembershipOptions extends GroupViewOptions {
@@ -207,27 +221,32 @@ export class Membership extends GroupView {
     return this.receive(bytes)
   }
 
-  /** Asks the sources for the newest broadcast, the first that has a good one wins. @throws the last source's error */
-  override async fetchBroadcast(): Promise<void> {
+  /**
+   * Asks the sources for the newest broadcast. One that answers is enough, unless the key of `wanted` is still missing:
+   * a proxy may be behind, or hold a broadcast back.
+   * @throws the last source's error when none answered
+   */
+  override async fetchBroadcast(wanted?: number): Promise<void> {
     let failure: unknown
-    for (const source of this.sources) {
+    let answered = false
+    for (const source of this.usableSources()) {
       try {
         const bytes = await source.broadcast(this.gid)
         if (bytes === undefined) continue
-        const result = await this.take(bytes)
-        if (result === 'old') this.#confirmNewest(bytes)
-        return
+        if ((await this.take(bytes)) === 'old') this.#confirmNewest(bytes)
+        answered = true
+        if (wanted === undefined || this.key(wanted) !== undefined) return
       } catch (error) {
         if (!isIotchainError(error)) throw error
+        this.failed(source)
         failure = error
       }
     }
+    if (answered || this.sources.length === 0) return
     if (failure !== undefined) throw failure
-    if (this.sources.length > 0) {
-      throw new IotchainError('client/no-broadcast', 'none of the sources has a broadcast of this group', {
-        hint: 'the key server may be away; try again in a while',
-      })
-    }
+    throw new IotchainError('client/no-broadcast', 'none of the sources has a broadcast of this group', {
+      hint: 'the key server may be away; try again in a while',
+    })
   }
 
   /** The source has nothing newer: what is held counts as newest, if this is it. */
@@ -238,8 +257,8 @@ export class Membership extends GroupView {
 
   /** Fetches B_j of the archive, to reach sessions that the newest does not heal any more. */
   async fetchArchived(session: number): Promise<boolean> {
-    for (const source of this.sources) {
-      const bytes = await source.archived?.(this.gid, session).catch(() => undefined)
+    for (const source of this.usableSources()) {
+      const bytes = await source.archived?.(this.gid, session).catch(() => this.failed(source))
       if (bytes === undefined) continue
       try {
         if (typeof this.receive(bytes, { asked: true }) === 'object') return true

@@ -183,7 +183,7 @@ export class ReadingOpener {
     const held = group.key(session)
     if (held !== undefined) return held
     if (group.member) {
-      await group.fetchBroadcast()
+      await group.fetchBroadcast(session)
       const healed = group.key(session)
       if (healed !== undefined) return healed
     }

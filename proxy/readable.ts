@@ -10,7 +10,7 @@ import type { Link } from '../transport/coap/server.ts'
 import type { ObjectArchive, PastEntry, StoredObject } from './archive.ts'
 import type { BroadcastMirror } from './broadcasts.ts'
 import type { GroupCredentials } from './credentials.ts'
-import type { Representation } from './http.ts'
+import type { Lookup, Representation } from './http.ts'
 import { PAST_SEGMENT, parseTarget, type Target } from './target.ts'
 
 export interface ReadableOptions {
@@ -20,8 +20,9 @@ export interface ReadableOptions {
   readonly clock: Clock
 }
 
-/** A latest object may be superseded at any moment: caches ask again after so many seconds. */
-const LATEST_MAX_AGE = 5
+/** Observers register again after so many seconds; whoever wants the newest asks with ETag. */
+const LATEST_MAX_AGE = 60
+const LIST_MAX_AGE = 5
 const IMMUTABLE_MAX_AGE = 86_400
 const MAX_LINKS = 512
 
@@ -33,7 +34,7 @@ export class Readable {
     this.#options = options
   }
 
-  async read(path: readonly string[], query: readonly string[]): Promise<Representation | undefined> {
+  read(path: readonly string[], query: readonly string[]): ReturnType<Lookup> {
     const [root, name = '', ...rest] = path
     if (root === 'd') return rest.length === 0 ? this.#device(name) : this.#object(parseTarget(path.slice(1)), query)
     if (root === 'bc' && rest.length <= 1) return this.#broadcast(name, rest[0])
@@ -64,23 +65,27 @@ export class Readable {
     return links.length === 0 ? undefined : linkList(links)
   }
 
-  async #object(target: Target, query: readonly string[]): Promise<Representation | undefined> {
-    const { archive } = this.#options
-    const { device, resource, kind, seq, sid } = target
-    const range = historyRange(query)
-    if (range !== undefined) {
-      if (kind !== 'object') throw new IotchainError('proxy/bad-query', 'only a resource itself has a history')
-      const entries = await archive.list(device, resource, range.from, range.to)
-      return linkList(entries.map((e) => historyLink(target, e)))
-    }
-    if (kind === 'gone') return immutable(archive.resource(device, resource)?.gone)
-    if (kind === 'pack') return seq === undefined ? undefined : immutable(await archive.pack(device, resource, seq))
-    if (kind === 'past') {
-      return immutable(await archive.past(device, resource, 'object', sid as Uint8Array, seq as number))
-    }
-    const latest = archive.resource(device, resource)?.latest
+  /** The latest comes at once, from memory. */
+  #object(target: Target, query: readonly string[]): ReturnType<Lookup> {
+    if (query.length > 0) return this.#history(target, historyRange(query))
+    if (target.kind !== 'object') return this.#past(target)
+    const latest = this.#options.archive.resource(target.device, target.resource)?.latest
     if (latest === undefined) return undefined
     return { bytes: latest.bytes, etag: latest.etag, contentFormat: ContentFormat.coseSign1, maxAge: LATEST_MAX_AGE }
+  }
+
+  async #history(target: Target, range: { from: number; to: number }): Promise<Representation> {
+    if (target.kind !== 'object') throw new IotchainError('proxy/bad-query', 'only a resource itself has a history')
+    const entries = await this.#options.archive.list(target.device, target.resource, range.from, range.to)
+    return linkList(entries.map((e) => historyLink(target, e)))
+  }
+
+  async #past(target: Target): Promise<Representation | undefined> {
+    const { archive } = this.#options
+    const { device, resource, kind, seq, sid } = target
+    if (kind === 'gone') return immutable(archive.resource(device, resource)?.gone)
+    if (kind === 'pack') return seq === undefined ? undefined : immutable(await archive.pack(device, resource, seq))
+    return immutable(await archive.past(device, resource, 'object', sid as Uint8Array, seq as number))
   }
 
   async #broadcast(name: string, session: string | undefined): Promise<Representation | undefined> {
@@ -132,7 +137,7 @@ function linkList(links: readonly Link[]): Representation {
     bytes: utf8(encodeLinks(links)),
     etag: undefined,
     contentFormat: ContentFormat.linkFormat,
-    maxAge: LATEST_MAX_AGE,
+    maxAge: LIST_MAX_AGE,
   }
 }
 
@@ -145,7 +150,7 @@ function historyLink(target: Target, entry: PastEntry): Link {
 }
 
 /** `from=`, `to=` in unix seconds; either may be left out. @throws `proxy/bad-query` */
-function historyRange(query: readonly string[]): { from: number; to: number } | undefined {
+function historyRange(query: readonly string[]): { from: number; to: number } {
   let from: number | undefined
   let to: number | undefined
   for (const item of query) {
@@ -154,6 +159,5 @@ function historyRange(query: readonly string[]): { from: number; to: number } | 
     if (match[1] === 'from') from = Number(match[2])
     else to = Number(match[2])
   }
-  if (from === undefined && to === undefined) return undefined
   return { from: from ?? 0, to: to ?? 99_999_999_999 }
 }

@@ -5,6 +5,7 @@ import { BATCH_ITEMS, decodeBatch, encodeBatchReply } from '../protocol/messages
 import { Code } from '../transport/coap/codes.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
 import { coapCodeOf } from '../transport/coap/error-codes.ts'
+import { ready } from '../transport/coap/reply.ts'
 import { Router } from '../transport/coap/router.ts'
 import type { CoapReply, CoapRequest } from '../transport/coap/server.ts'
 import { formatCoapUri } from '../transport/coap/uri.ts'
@@ -51,9 +52,9 @@ const REGISTRATION_OCTETS = 8192
 export function createRouter(options: RoutesOptions): Router {
   const { readable, directory, maxObjectOctets } = options
   const router = new Router({ errorCodes: ERROR_CODES })
-  const get = async (request: CoapRequest): Promise<CoapReply> => {
-    const found = await readable.read(request.path, request.query)
-    return found === undefined ? { code: Code.notFound } : content(found)
+  const get = (request: CoapRequest): CoapReply | Promise<CoapReply> => {
+    const found = readable.read(request.path, request.query)
+    return found instanceof Promise ? found.then(content) : content(found)
   }
   router
     .add({ pattern: '/d/:device', get })
@@ -69,7 +70,6 @@ export function createRouter(options: RoutesOptions): Router {
       put: (request) => takeObject(options, request),
       bodyOctets: maxObjectOctets,
       observable: true,
-      before: (request) => (request.method === 'PUT' ? expectFormat(request, ContentFormat.coseSign1) : undefined),
       links: () => readable.links(),
     })
     .add({ pattern: '/bc/:gid', get, observable: true })
@@ -79,9 +79,12 @@ export function createRouter(options: RoutesOptions): Router {
   return router
 }
 
-function content(found: Representation): CoapReply {
+function content(found: Representation | undefined): CoapReply {
+  if (found === undefined) return { code: Code.notFound }
   const { bytes: payload, contentFormat, etag, maxAge } = found
-  return { code: Code.content, payload, contentFormat, etag, maxAge }
+  const reply = { code: Code.content, payload, contentFormat, etag, maxAge }
+  // Signed octets are the same for everybody until the next ones come, which `notify` tells.
+  return contentFormat === ContentFormat.coseSign1 ? ready(reply) : reply
 }
 
 /** 17 and bare 16 are refused like everything else that is not 18: readers could not tell who made them. */
@@ -90,6 +93,8 @@ function expectFormat(request: CoapRequest, format: number): CoapReply | undefin
 }
 
 async function takeObject(options: RoutesOptions, request: CoapRequest): Promise<CoapReply> {
+  const unsupported = expectFormat(request, ContentFormat.coseSign1)
+  if (unsupported !== undefined) return unsupported
   const target = parseTarget(request.path.slice(1))
   const backlog = request.query.includes('backlog')
   if (request.query.some((q) => q !== 'backlog')) {

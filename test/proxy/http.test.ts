@@ -39,7 +39,7 @@ describe('the HTTP gateway', () => {
     const response = await fetch(url('/d/0x1/s/temp%C3%A9rature'))
     expect(response.status).toBe(200)
     expect(response.headers.get('content-type')).toBe('application/cose;cose-type="cose-sign1"')
-    expect(response.headers.get('cache-control')).toBe('public, max-age=30')
+    expect(response.headers.get('cache-control')).toBe('public, max-age=5')
     expect(response.headers.get('access-control-allow-origin')).toBe('*')
     expect(response.headers.get('access-control-expose-headers')).toBe('ETag')
     expect(await response.text()).toBe('sealed')
