@@ -17,6 +17,11 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return out
 }
 
+/** A copy that shares nothing; for a Buffer too, whose own `slice` is a view. */
+export function copyOf(bytes: Uint8Array, from = 0, to = bytes.length): Uint8Array {
+  return new Uint8Array(bytes.subarray(from, to))
+}
+
 /** Compares in time that depends on the lengths only. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false

@@ -1,4 +1,5 @@
 /** COSE_Encrypt0 (RFC 9052 §5.2) with the AEADs of suite.ts. */
+import { copyOf } from '../bytes.ts'
 import type { AeadKey } from '../crypto/suite.ts'
 import { COSE_TAG, type CoseMessage, coseStructure, decodeMessage, encodeMessage } from './headers.ts'
 
@@ -26,7 +27,7 @@ export function decrypt0(message: CoseMessage, externalAad: Uint8Array, key: Aea
 
 /** Nonce from the base IV and the Partial IV: the latter padded on the left and added bitwise (RFC 9052 §3.1). */
 export function nonceOf(baseIv: Uint8Array, partialIv: Uint8Array): Uint8Array {
-  const nonce = baseIv.slice()
+  const nonce = copyOf(baseIv)
   const shift = nonce.length - partialIv.length
   for (let i = 0; i < partialIv.length; i++) nonce[shift + i] = (nonce[shift + i] as number) ^ (partialIv[i] as number)
   return nonce

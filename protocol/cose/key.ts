@@ -1,4 +1,5 @@
 /** COSE_Key of Ed25519 public keys (RFC 9053 §7.2) and key thumbprints (RFC 9679). */
+import { copyOf } from '../bytes.ts'
 import { type CborMap, decodeCbor, encodeCbor } from '../cbor.ts'
 import type { CryptoSuite } from '../crypto/suite.ts'
 import { IotchainError } from '../errors.ts'
@@ -76,5 +77,5 @@ export function thumbprintOf(suite: CryptoSuite, publicKey: Uint8Array): Uint8Ar
 
 /** kid of an Ed25519 public key: the first 8 octets of its thumbprint. */
 export function kidOf(suite: CryptoSuite, publicKey: Uint8Array): Uint8Array {
-  return thumbprintOf(suite, publicKey).slice(0, 8)
+  return copyOf(thumbprintOf(suite, publicKey), 0, 8)
 }

@@ -3,7 +3,7 @@
  * Used by the noble suite only. Like every AES in plain JavaScript it does not run in constant time.
  */
 import { unsafe } from '@noble/ciphers/aes.js'
-import { equalBytes } from '../bytes.ts'
+import { copyOf, equalBytes } from '../bytes.ts'
 import { IotchainError } from '../errors.ts'
 
 export interface AesCcm {
@@ -20,7 +20,7 @@ export interface AesCcm {
 export function aesCcm(key: Uint8Array, tagLength: number): AesCcm {
   if (![16, 24, 32].includes(key.length))
     throw new IotchainError('crypto/bad-key', 'an AES key has 16, 24 or 32 octets')
-  const schedule = unsafe.expandKeyLE(key.slice())
+  const schedule = unsafe.expandKeyLE(copyOf(key))
 
   function tagOf(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Uint8Array {
     const mac = new Uint8Array(16)

@@ -9,6 +9,7 @@ import { expand, extract } from '@noble/hashes/hkdf.js'
 import { hmac } from '@noble/hashes/hmac.js'
 import { sha256 } from '@noble/hashes/sha2.js'
 import { randomBytes } from '@noble/hashes/utils.js'
+import { copyOf } from '../bytes.ts'
 import { IotchainError } from '../errors.ts'
 import { aesCcm } from './aes-ccm.ts'
 import { AEAD, type AeadAlgorithm, type AeadKey, type CryptoSuite, type SigningKey, type VerifyKey } from './suite.ts'
@@ -18,7 +19,7 @@ function aead(algorithm: AeadAlgorithm, keyOctets: Uint8Array): AeadKey {
   if (keyOctets.length !== keyLength) {
     throw new IotchainError('crypto/bad-key', `a key of algorithm ${algorithm} has ${keyLength} octets`)
   }
-  const key = keyOctets.slice()
+  const key = copyOf(keyOctets)
   const ccm = algorithm === 10 ? aesCcm(key, tagLength) : undefined
   const check = (nonce: Uint8Array): void => {
     if (nonce.length !== nonceLength) {
@@ -46,13 +47,13 @@ function aead(algorithm: AeadAlgorithm, keyOctets: Uint8Array): AeadKey {
 
 function signing(seed: Uint8Array): SigningKey {
   if (seed.length !== 32) throw new IotchainError('crypto/bad-key', 'an Ed25519 seed has 32 octets')
-  const secret = seed.slice()
+  const secret = copyOf(seed)
   return { publicKey: ed25519.getPublicKey(secret), sign: (message) => ed25519.sign(message, secret) }
 }
 
 function verifying(publicKeyOctets: Uint8Array): VerifyKey {
   if (publicKeyOctets.length !== 32) throw new IotchainError('crypto/bad-key', 'an Ed25519 public key has 32 octets')
-  const publicKey = publicKeyOctets.slice()
+  const publicKey = copyOf(publicKeyOctets)
   return {
     publicKey,
     verify(message, signature) {

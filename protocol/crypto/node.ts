@@ -16,7 +16,7 @@ import {
   sign,
   verify,
 } from 'node:crypto'
-import { concat } from '../bytes.ts'
+import { concat, copyOf } from '../bytes.ts'
 import { IotchainError } from '../errors.ts'
 import { AEAD, type AeadAlgorithm, type AeadKey, type CryptoSuite, type SigningKey, type VerifyKey } from './suite.ts'
 
@@ -39,11 +39,16 @@ function hmacOnce(key: Uint8Array, message: Uint8Array): Uint8Array {
   }
   inner.set(message, 64)
   outer.set(hash('sha256', inner, 'buffer'), 64)
-  return hash('sha256', outer, 'buffer')
+  return plain(hash('sha256', outer, 'buffer'))
 }
 
 function hmac(key: KeyObject, message: Uint8Array): Uint8Array {
-  return createHmac('sha256', key).update(message).digest()
+  return plain(createHmac('sha256', key).update(message).digest())
+}
+
+/** The same octets as a plain Uint8Array: a Buffer's `slice` is a view, which surprises whoever means to copy. */
+function plain(bytes: Buffer): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 function badTag(cause?: unknown): IotchainError {
@@ -94,7 +99,7 @@ function aead(algorithm: AeadAlgorithm, key: Uint8Array): AeadKey {
         // both calls, always: CCM checks the tag of an empty text in update, and tells in final
         const text = decipher.update(ciphertext.subarray(0, length))
         decipher.final()
-        return text
+        return plain(text)
       } catch (cause) {
         throw badTag(cause)
       }
@@ -106,22 +111,22 @@ function signing(seed: Uint8Array): SigningKey {
   if (seed.length !== 32) throw new IotchainError('crypto/bad-key', 'an Ed25519 seed has 32 octets')
   const key = createPrivateKey({ key: Buffer.from(concat(PKCS8, seed)), format: 'der', type: 'pkcs8' })
   const publicKey = Uint8Array.from(createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(SPKI.length))
-  return { publicKey, sign: (message) => sign(null, message, key) }
+  return { publicKey, sign: (message) => plain(sign(null, message, key)) }
 }
 
 function verifying(publicKey: Uint8Array): VerifyKey {
   if (publicKey.length !== 32) throw new IotchainError('crypto/bad-key', 'an Ed25519 public key has 32 octets')
   const key = createPublicKey({ key: Buffer.from(concat(SPKI, publicKey)), format: 'der', type: 'spki' })
   return {
-    publicKey: publicKey.slice(),
+    publicKey: copyOf(publicKey),
     verify: (message, signature) => signature.length === 64 && verify(null, message, key, signature),
   }
 }
 
 export const suite: CryptoSuite = {
   name: 'node',
-  randomBytes: (length) => randomBytes(length),
-  sha256: (message) => hash('sha256', message, 'buffer'),
+  randomBytes: (length) => plain(randomBytes(length)),
+  sha256: (message) => plain(hash('sha256', message, 'buffer')),
   hmac(key) {
     if (key.length < 16 || key.length > 64)
       throw new IotchainError('crypto/bad-key', 'a key of HMAC has 16 to 64 octets')
@@ -142,5 +147,5 @@ export const suite: CryptoSuite = {
     return out
   },
   aead,
-  ed25519: { generate: () => randomBytes(32), signing, verifying },
+  ed25519: { generate: () => plain(randomBytes(32)), signing, verifying },
 }

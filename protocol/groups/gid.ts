@@ -1,4 +1,4 @@
-import { fromHex, toHex } from '../bytes.ts'
+import { copyOf, fromHex, toHex } from '../bytes.ts'
 import { encodeCbor } from '../cbor.ts'
 import type { CryptoSuite } from '../crypto/suite.ts'
 import { IotchainError } from '../errors.ts'
@@ -47,7 +47,7 @@ export function gidOf(suite: CryptoSuite, identity: GroupIdentity): Gid {
   }
   if (BigInt(chainId) < 0n) throw new IotchainError('group/bad-gid', 'a chain id is not negative')
   const digest = suite.sha256(encodeCbor(['iotc1 gid', chainId, registry, device, bit]))
-  return digest.slice(0, 8) as Gid
+  return copyOf(digest, 0, 8) as Gid
 }
 
 /** Member identifier of a client: 0x01 and its 20-octet address. */

@@ -3,7 +3,7 @@
  * that a store can keep one record per membership and session and write only what changed: `head`, `memberships`,
  * `sessions`. Epoch secrets are not part of it (epoch-secrets.ts).
  */
-import { toHex } from '../bytes.ts'
+import { copyOf, toHex } from '../bytes.ts'
 import { IotchainError } from '../errors.ts'
 import { toGid } from './gid.ts'
 import { type GroupPolicy, groupPolicy } from './policy.ts'
@@ -96,7 +96,7 @@ export function newManagerState(gid: Uint8Array, policy: Partial<GroupPolicy> = 
   return {
     head: {
       version: 1,
-      gid: toGid(gid.slice()),
+      gid: toGid(copyOf(gid)),
       policy: groupPolicy(policy),
       session: 0,
       floor: 1,

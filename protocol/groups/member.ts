@@ -3,7 +3,7 @@
  * broadcast it keeps its cohort's chain value and the masked time nodes behind it; nothing is derived before a key is
  * wanted, but for the check value.
  */
-import { concat, equalBytes, u32 } from '../bytes.ts'
+import { concat, copyOf, equalBytes, u32 } from '../bytes.ts'
 import type { CryptoSuite, VerifyKey } from '../crypto/suite.ts'
 import { IotchainError } from '../errors.ts'
 import { maskHeal } from './assemble.ts'
@@ -53,7 +53,7 @@ export class SdshMember implements GroupMember {
     this.suite = suite
     this.kdc = options.kdc
     this.acceptEd25519 = options.acceptEd25519 === true
-    this.gid = toGid(options.gid.slice())
+    this.gid = toGid(copyOf(options.gid))
     if (options.state !== undefined) this.restore(options.state)
   }
 
@@ -78,7 +78,7 @@ export class SdshMember implements GroupMember {
     if (!Number.isInteger(session) || session < 1 || session > 0xffffffff || K.length !== 16) {
       throw new IotchainError('group/bad-key', 'not a key of a session')
     }
-    this.given.set(session, K.slice())
+    this.given.set(session, copyOf(K))
     bound(this.given, MEMBER_LIMITS.given)
   }
 
@@ -100,7 +100,7 @@ export class SdshMember implements GroupMember {
     const known = this.derived.get(session)
     if (known !== undefined) return known
     const leaf = this.leafOf(session)
-    if (leaf === undefined) return this.given.get(session)?.slice() as GroupKey | undefined
+    if (leaf === undefined) return this.given.get(session) as GroupKey | undefined
     return this.derive(session, leaf)
   }
 

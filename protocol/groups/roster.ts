@@ -2,6 +2,7 @@
  * Who is a member, since when, with which leaf in which tree (protocol.md §3.9, §3.10). The half of the group manager
  * that touches no key.
  */
+import { copyOf } from '../bytes.ts'
 import { IotchainError } from '../errors.ts'
 import { leafOrder, treeDepth } from './allocation.ts'
 import type { EpochSecrets } from './epoch-secrets.ts'
@@ -46,7 +47,7 @@ export class Roster {
     const rejoin = this.ledger.of(id).length > 0
     const m: Membership = {
       number: this.head.nextMembership,
-      id: id.slice(),
+      id: copyOf(id),
       start: options.mode === 'next' ? this.head.session + 1 : this.running(options.now),
       expiresAt: options.expiresAt,
       leaves: [],

@@ -2,6 +2,7 @@
  * The time tree (protocol.md §3.6): a GGM tree of depth 32 over session numbers. A node gives the keys of the sessions
  * below it and of no other.
  */
+import { copyOf } from '../bytes.ts'
 import type { CryptoSuite } from '../crypto/suite.ts'
 import { childOf, LABEL, type Prf, prfOf } from './prf.ts'
 import type { GroupKey } from './scheme.ts'
@@ -87,10 +88,10 @@ export class TimeTree {
 
 /** K_j from its leaf N_j: 16 octets. */
 export function groupKey(suite: CryptoSuite, leaf: Uint8Array): GroupKey {
-  return prfOf(suite)(leaf, LABEL.key).slice() as GroupKey
+  return copyOf(prfOf(suite)(leaf, LABEL.key)) as GroupKey
 }
 
 /** kcv_j from its leaf N_j: 8 octets. */
 export function keyCheck(suite: CryptoSuite, leaf: Uint8Array): Uint8Array {
-  return prfOf(suite)(leaf, LABEL.check).slice(0, 8)
+  return copyOf(prfOf(suite)(leaf, LABEL.check), 0, 8)
 }

@@ -2,7 +2,7 @@
  * Credentials: how a kid comes to stand for a device (or, in a command group, for a client). A CWT signed by the key
  * server (protocol.md §4.5, RFC 8392, proof-of-possession key as in RFC 8747).
  */
-import { utf8 } from '../bytes.ts'
+import { copyOf, utf8 } from '../bytes.ts'
 import { type CborMap, type CborValue, decodeCbor, encodeCbor, Tagged } from '../cbor.ts'
 import { ALG, COSE_TAG, encodeProtected, HEADER } from '../cose/headers.ts'
 import { coseKeyMapEd25519, kidOf, publicKeyOf } from '../cose/key.ts'
@@ -148,7 +148,7 @@ export function verifyCredential(suite: CryptoSuite, bytes: Uint8Array, options:
     ...claims,
     kid: kidOf(suite, claims.publicKey),
     address: addressBytes(claims.subject),
-    bytes: bytes.slice(),
+    bytes: copyOf(bytes),
     verifyKey: suite.ed25519.verifying(claims.publicKey),
   }
 }

@@ -1,5 +1,5 @@
 /** The protected header of a sealed object (protocol.md §4.3): what the proxy can read, and nobody can change. */
-import { concat, u32 } from '../bytes.ts'
+import { concat, copyOf, u32 } from '../bytes.ts'
 import { type AeadAlgorithm, isAeadAlgorithm } from '../crypto/suite.ts'
 import { Cursor, uintHead } from '../cursor.ts'
 import { IotchainError } from '../errors.ts'
@@ -98,7 +98,7 @@ export function decodeHeader(bytes: Uint8Array): ObjectHeader {
   const contentFormat = cursor.uint()
   if (contentFormat > 65_535) throw malformed('a content-format above 65 535')
   cursor.expect(4)
-  const sid = cursor.bstr(1, 7).slice()
+  const sid = copyOf(cursor.bstr(1, 7))
   cursor.expect(6)
   const seq = seqOf(cursor.bstr(1, 5))
   cursor.expect(10)
@@ -108,7 +108,7 @@ export function decodeHeader(bytes: Uint8Array): ObjectHeader {
   cursor.expect(15, 0xa1, 6)
   const iat = cursor.uint()
   cursor.end()
-  return { algorithm, contentFormat, sid, seq, gid: context.slice(0, 8) as Gid, session, iat }
+  return { algorithm, contentFormat, sid, seq, gid: copyOf(context, 0, 8) as Gid, session, iat }
 }
 
 function seqOf(iv: Uint8Array): number {

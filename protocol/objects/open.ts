@@ -1,6 +1,6 @@
 /** Opening sealed objects with a group key (protocol.md §4.4). The proof of origin is verified first, elsewhere. */
 
-import { toHex } from '../bytes.ts'
+import { copyOf, toHex } from '../bytes.ts'
 import { nonceOf } from '../cose/encrypt0.ts'
 import { coseStructure } from '../cose/headers.ts'
 import type { AeadKey, CryptoSuite } from '../crypto/suite.ts'
@@ -73,7 +73,7 @@ export class ObjectOpener {
     if (opener === undefined) {
       const K = this.keyOf(object.header)
       if (K === undefined) throw noAccess(session)
-      opener = createOpener(this.suite, K, { gid, session, device: device.slice(), sid, path: [...path], algorithm })
+      opener = createOpener(this.suite, K, { gid, session, device: copyOf(device), sid, path: [...path], algorithm })
     } else {
       this.openers.delete(name)
     }
