@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** `iotchain`: the command of clients (request, read, watch, wallet …) and of resource owners (owner …). */
+import { registerCommand } from './commands/command.ts'
 import { registerDiscover } from './commands/discover.ts'
 import { registerInit } from './commands/init.ts'
 import { registerMack } from './commands/mack.ts'
@@ -16,6 +17,7 @@ registerWallet(program)
 registerRequest(program)
 registerRead(program)
 registerWatch(program)
+registerCommand(program)
 registerDiscover(program)
 registerMack(program)
 // What owners need (ethers, certificates) takes a moment to load: readers shall not wait for it.

@@ -282,6 +282,11 @@ export class Membership extends GroupView {
     return this.#member.times(session)
   }
 
+  /** The session to seal under now, if its key is held. */
+  current(): SessionTimes | undefined {
+    return this.#member.current(Math.floor(this.clock.nowMs() / 1000))
+  }
+
   override supersededAt(session: number): number | undefined {
     return this.#member.supersededAt(session)
   }

@@ -10,6 +10,7 @@ import type { Address } from '../protocol/messages/address.ts'
 import type { GroupPolicies } from '../protocol/messages/policies.ts'
 import type { ResourcePath } from '../protocol/objects/aad.ts'
 import type { Accepted } from '../protocol/objects/judge.ts'
+import { SEQ_RESERVE, SeqCounter } from '../protocol/objects/seq.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import { prefixRange, type Store } from '../store/store.ts'
 import type { SeenStore } from './open.ts'
@@ -139,20 +140,27 @@ export class ClientState implements SeenStore {
     return out
   }
 
-  /** The first sequence number of this Sender ID that was not reserved; 0 at first. */
-  async sequenceLimit(gid: Uint8Array, sid: Uint8Array): Promise<number> {
-    const value = await this.#store.get(sequenceKey(gid, sid))
-    return value === undefined ? 0 : decodeRecord<number>(value)
-  }
-
-  /** Durable when it resolves; a limit never goes back. @returns the limit that stands, which another command may have raised */
-  reserveSequence(gid: Uint8Array, sid: Uint8Array, from: number, count: number): Promise<number> {
+  /**
+   * A sequence number of this Sender ID that was never used and never will be again; durable when it resolves. Bound to
+   * the clock, so that an old copy of this folder repeats none (protocol.md §4.2).
+   * @param startMs wall clock when this program started: nothing is given out within that second
+   * @returns the number, or how long to wait before asking again
+   */
+  takeSequence(
+    gid: Uint8Array,
+    sid: Uint8Array,
+    startMs: number,
+    nowMs: number,
+  ): Promise<{ seq: number } | { waitMs: number }> {
     return this.#exclusively(async (store) => {
       const key = sequenceKey(gid, sid)
       const value = await store.get(key)
-      const first = Math.max(from, value === undefined ? 0 : decodeRecord<number>(value))
-      await store.batch([{ type: 'put', key, value: encodeRecord(first + count) }], { sync: true })
-      return first
+      const counter = new SeqCounter(value === undefined ? 0 : decodeRecord<number>(value), startMs)
+      const step = counter.next(nowMs)
+      if (step.do === 'wait') return { waitMs: step.ms }
+      const seq = step.do === 'use' ? step.seq : step.limit - SEQ_RESERVE
+      await store.batch([{ type: 'put', key, value: encodeRecord(seq + 1) }], { sync: true })
+      return { seq }
     })
   }
 

@@ -83,8 +83,9 @@ function content(found: Representation | undefined): CoapReply {
   if (found === undefined) return { code: Code.notFound }
   const { bytes: payload, contentFormat, etag, maxAge } = found
   const reply = { code: Code.content, payload, contentFormat, etag, maxAge }
-  // Signed octets are the same for everybody until the next ones come, which `notify` tells.
-  return contentFormat === ContentFormat.coseSign1 ? ready(reply) : reply
+  // The newest is the same for everybody until the next one comes, which `notify` tells. Not so the past: a tombstone
+  // takes it away silently.
+  return contentFormat === ContentFormat.coseSign1 && found.immutable !== true ? ready(reply) : reply
 }
 
 /** 17 and bare 16 are refused like everything else that is not 18: readers could not tell who made them. */
