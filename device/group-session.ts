@@ -213,7 +213,8 @@ export class GroupSession {
 
   /** nbf and exp of a session whose broadcast was received. */
   times(session: number): CurrentSession | undefined {
-    return this.#member?.times(session)
+    const given = this.#record?.given
+    return this.#member?.times(session) ?? (given?.session === session ? given : undefined)
   }
 
   #newMember(kdcCred: Uint8Array, state: MemberState | undefined): GroupMember {

@@ -18,12 +18,13 @@ import { hostClockIsRight } from './host-clock.ts'
 import type { DeviceIdentity } from './identity.ts'
 import { KeyServer } from './key-server.ts'
 import { machineId } from './machine-id.ts'
+import { Packs } from './packs.ts'
 import { PlainClients } from './plain-clients.ts'
 import { ResourceHost } from './resource-host.ts'
 import { SealedStore } from './sealed-store.ts'
 import { Sealing } from './sealing.ts'
 import { Sequence } from './sequence.ts'
-import { createRouter, readingResource } from './serve.ts'
+import { createRouter, packResource, readingResource } from './serve.ts'
 import { type DeviceSettings, listenAddress } from './settings.ts'
 import { Uploader } from './uploader.ts'
 
@@ -93,11 +94,22 @@ export class Parts {
       clock,
       log,
       capacity: settings.buffer.waiting,
-      onSealed: (object) => {
+      onSealed: (object, reading, plaintext) => {
+        packs.note(object, reading.group, plaintext)
         void objects.add(object, { latest: true }).then(() => {
           router?.notify(object.path)
           uploader?.wake()
         })
+      },
+    })
+    const packs = await Packs.load({
+      store,
+      log,
+      capacity: settings.buffer.history,
+      nowSeconds: () => time.nowSeconds(),
+      seal: (...args) => sealing.sealNow(...args),
+      onPack: (pack) => {
+        void objects.add(pack, { latest: false }).then(() => uploader?.wake())
       },
     })
     const groups = new Groups({
@@ -114,7 +126,7 @@ export class Parts {
     })
     this.#groups = groups
     const uploader = this.#uploader(objects, () => time.nowSeconds())
-    router = createRouter({ groups: groups.sessions, objects, credentials, log })
+    router = createRouter({ groups: groups.sessions, objects, packs, credentials, log })
 
     const endpoint = await this.#bind(router)
     this.#endpoint = endpoint
@@ -139,10 +151,13 @@ export class Parts {
       sealing,
       router,
       groupOf: (bit) => groups.of(bit),
-      serve: (resource) => router.add(readingResource(resource, { objects })),
+      serve: (resource) => {
+        router.add(readingResource(resource, { objects, packs })).add(packResource(resource.path, packs))
+      },
     })
     this.#host = host
     this.#stops.push(() => sealing.stop())
+    this.#stops.push(() => packs.stop())
     this.#stops.push(() => host.stop())
     await host.apply(settings.resources, drivers)
     for (const group of groups.sessions.values()) await credentials.load(group.kdcCred)

@@ -3,6 +3,7 @@
  * replaces only what differs; the others go on without missing a reading.
  */
 import type { Clock } from '../protocol/clock.ts'
+import { PACK_SEGMENT } from '../protocol/objects/aad.ts'
 import { commandRecords } from '../protocol/objects/command.ts'
 import type { Logger } from '../runtime/log.ts'
 import { Code } from '../transport/coap/codes.ts'
@@ -58,6 +59,7 @@ export class ResourceHost {
       if (next !== undefined && JSON.stringify(next) === JSON.stringify(live.settings)) continue
       this.#live.delete(path)
       this.#options.router.remove(path)
+      this.#options.router.remove(`${path}/${PACK_SEGMENT}/:seq`)
       await live.sampler.stop()
     }
     const fresh: LiveResource[] = []

@@ -19,6 +19,8 @@ export interface QueuedObject {
   readonly seq: number
   readonly iat: number
   readonly signed: Uint8Array
+  /** Never a resource's newest: a pack, a tombstone. */
+  readonly past: boolean
 }
 
 export interface SealedStoreOptions {
@@ -88,7 +90,7 @@ export class SealedStore {
     }
     if (this.#options.queueCapacity > 0) {
       const { path, seq, iat, signed } = object
-      this.#queue.set(seq, { path, seq, iat, signed })
+      this.#queue.set(seq, { path, seq, iat, signed, past: !options.latest })
       this.#unwritten.add(seq)
       this.#octets += signed.length
       if (this.#queue.size > MEMORY_OBJECTS) this.#forgetOldestWritten()
@@ -97,22 +99,25 @@ export class SealedStore {
     else this.#schedule()
   }
 
-  /** The newest queued objects that are in memory, oldest of them first. */
+  /** The first queued object that is in memory and was sealed at `minIat` or later, to be a resource's newest. */
   live(minIat: number): QueuedObject | undefined {
-    for (const object of this.#queue.values()) if (object.iat >= minIat) return object
+    for (const object of this.#queue.values()) if (!object.past && object.iat >= minIat) return object
     return undefined
   }
 
-  /** The oldest queued objects, at most `limit`. */
-  async backlog(limit: number): Promise<QueuedObject[]> {
+  /** The oldest queued objects, at most `limit`, without those that `live(minIat)` gives. */
+  async backlog(limit: number, minIat = Number.POSITIVE_INFINITY): Promise<QueuedObject[]> {
     const found: QueuedObject[] = []
+    const isLive = (object: QueuedObject): boolean =>
+      !object.past && object.iat >= minIat && this.#queue.has(object.seq)
     for await (const [key, value] of this.#options.store.range({
       ...prefixRange('u/'),
       limit: limit + this.#deletions.size,
     })) {
       if (this.#deletions.has(seqOfKey(key))) continue
       try {
-        found.push(decodeRecord<QueuedObject>(value))
+        const object = decodeRecord<QueuedObject>(value)
+        if (!isLive(object)) found.push(object)
       } catch {
         this.#deletions.add(seqOfKey(key))
         this.#schedule()
@@ -122,7 +127,7 @@ export class SealedStore {
     for (const seq of this.#unwritten) {
       if (found.length === limit) break
       const object = this.#queue.get(seq)
-      if (object !== undefined) found.push(object)
+      if (object !== undefined && !isLive(object)) found.push(object)
     }
     return found
   }

@@ -23,7 +23,7 @@ export interface SealingOptions {
   /** Readings that may wait. */
   readonly capacity: number
   /** Takes each object in the order of its number. */
-  readonly onSealed: (object: SealedObject, reading: WaitingReading) => void
+  readonly onSealed: (object: SealedObject, reading: WaitingReading, plaintext: Uint8Array) => void
 }
 
 export interface WaitingReading {
@@ -168,7 +168,11 @@ export class Sealing {
         contentFormat: ContentFormat.senmlCbor,
         plaintext,
       })
-      onSealed({ path, seq: step.seq, sid: sealer.scope.sid, session: current.session, iat, signed, encrypt0 }, reading)
+      onSealed(
+        { path, seq: step.seq, sid: sealer.scope.sid, session: current.session, iat, signed, encrypt0 },
+        reading,
+        plaintext,
+      )
       return 'sealed'
     } catch (error) {
       log.limited('seal', 'error', { path, err: error }, 'a reading could not be sealed; it waits')

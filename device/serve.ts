@@ -1,15 +1,19 @@
 /** The device's CoAP resources (protocol.md "Device"): sealed readings for everybody, readable for members alone. */
 import { suite } from '#crypto'
-import { equalBytes } from '../protocol/bytes.ts'
+import { equalBytes, utf8 } from '../protocol/bytes.ts'
+import { IotchainError } from '../protocol/errors.ts'
+import { PACK_SEGMENT } from '../protocol/objects/aad.ts'
 import { etagOf } from '../protocol/objects/etag.ts'
 import type { Logger } from '../runtime/log.ts'
 import { Code } from '../transport/coap/codes.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
+import { encodeLinks } from '../transport/coap/link-format.ts'
 import { problemReply } from '../transport/coap/problem-details.ts'
 import { type CoapReply, type CoapRequest, type Resource, Router } from '../transport/coap/server.ts'
 import type { Credentials } from './credentials.ts'
 import type { Description } from './drivers/driver.ts'
 import type { GroupSession } from './group-session.ts'
+import type { Packs } from './packs.ts'
 import { type SealedObject, segmentsOf } from './sealed-object.ts'
 import type { SealedStore } from './sealed-store.ts'
 
@@ -26,6 +30,7 @@ export interface ServedResource {
 export interface ServeOptions {
   readonly groups: ReadonlyMap<string, GroupSession>
   readonly objects: SealedStore
+  readonly packs: Packs
   readonly credentials: Credentials
   readonly log: Logger
 }
@@ -46,12 +51,14 @@ export function createRouter(options: ServeOptions): Router {
 }
 
 /** `/s/name` and `/a/name`: the newest object; as Sign1 (18) or, on request, as Mac0 (17). */
-export function readingResource(resource: ServedResource, options: Pick<ServeOptions, 'objects'>): Resource {
+export function readingResource(resource: ServedResource, options: Pick<ServeOptions, 'objects' | 'packs'>): Resource {
   const { path, group, description, periodSeconds, command } = resource
   const { rt, if: kind, title } = description
   const macs = new WeakMap<SealedObject, Uint8Array>()
 
   function get(request: CoapRequest): CoapReply {
+    const range = historyRange(request.query)
+    if (range !== undefined) return history(range.from, range.to)
     const object = options.objects.latest(path)
     if (object === undefined)
       return unavailable('there is no reading yet: the device waits for a session key or its sensor')
@@ -67,6 +74,14 @@ export function readingResource(resource: ServedResource, options: Pick<ServeOpt
       macs.set(object, mac)
     }
     return content(mac, ContentFormat.coseMac0)
+  }
+
+  function history(from: number, to: number): CoapReply {
+    const links = options.packs.list(path, from, to).map((entry) => ({
+      href: `${path}/${PACK_SEGMENT}/${entry.seq}`,
+      attributes: { ct: ContentFormat.coseSign1, sz: entry.octets, iat: entry.iat },
+    }))
+    return { code: Code.content, payload: utf8(encodeLinks(links)), contentFormat: ContentFormat.linkFormat, maxAge: 5 }
   }
 
   function content(payload: Uint8Array, contentFormat: number): CoapReply {
@@ -86,6 +101,38 @@ export function readingResource(resource: ServedResource, options: Pick<ServeOpt
       ...(title === undefined ? {} : { title }),
     },
   }
+}
+
+/** `…/@pack/{seq}`: immutable. */
+export function packResource(path: string, packs: Packs): Resource {
+  return {
+    pattern: `${path}/${PACK_SEGMENT}/:seq`,
+    async get(request) {
+      const seq = /^\d{1,13}$/.test(request.params['seq'] ?? '') ? Number(request.params['seq']) : -1
+      const bytes = await packs.get(path, seq)
+      if (bytes === undefined) return problemReply(Code.notFound, { detail: 'there is no such pack here' })
+      return {
+        code: Code.content,
+        payload: bytes,
+        contentFormat: ContentFormat.coseSign1,
+        etag: etagOf(suite, bytes),
+        maxAge: 86_400,
+      }
+    },
+  }
+}
+
+/** `?from=&to=`, unix seconds; undefined without either. */
+function historyRange(query: readonly string[]): { from: number; to: number } | undefined {
+  if (query.length === 0) return undefined
+  let [from, to] = [0, Number.MAX_SAFE_INTEGER]
+  for (const item of query) {
+    const match = /^(from|to)=(\d{1,11})$/.exec(item)
+    if (match === null) throw new IotchainError('coap/bad-request', 'the query is from= and to= in unix seconds')
+    if (match[1] === 'from') from = Number(match[2])
+    else to = Number(match[2])
+  }
+  return { from, to }
 }
 
 /** The same ciphertext under the integrity key; only while the device still holds the session under its Sender ID. */

@@ -2,10 +2,12 @@
  * Brings sealed objects to the proxy: fresh ones first, in order; then the backlog, oldest first, into its history.
  * Nothing is forgotten before the proxy has taken it or has said that it never will.
  */
+import { IotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
+import { decodeBatchReply, encodeBatch } from '../protocol/messages/batch.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
-import { Code, codeName } from '../transport/coap/codes.ts'
+import { Code, codeName, isSuccess } from '../transport/coap/codes.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
 import { refusal } from './refusal.ts'
 import { segmentsOf } from './sealed-object.ts'
@@ -24,7 +26,10 @@ export interface UploaderOptions {
 
 /** The proxy takes an object as a resource's newest up to 300 s after it was sealed (protocol.md §4.6). */
 const FRESH_SECONDS = 240
-const BACKLOG_AT_ONCE = 16
+/** One transfer of the backlog: so many objects, of so many octets together. */
+const BATCH_OBJECTS = 64
+const BATCH_OCTETS = 48_000
+const REQUEST_MS = 20_000
 /** A proxy that does not know the device's credential yet fetches it; after so many refusals the object is given up. */
 const UNKNOWN_SIGNER_TRIES = 10
 
@@ -33,6 +38,8 @@ export class Uploader {
   readonly #task: Task
   #client: CoapClient | undefined
   #refusals = 0
+  /** False once the proxy has said that it knows no batches. */
+  #batches = true
   uploaded = 0
   /** Objects that the proxy will never take. */
   refused = 0
@@ -66,15 +73,17 @@ export class Uploader {
 
   async #upload(signal: AbortSignal): Promise<number | undefined> {
     const { objects, dial, nowSeconds } = this.#options
-    let backlog: QueuedObject[] = []
     while (!signal.aborted) {
-      const fresh = objects.live((nowSeconds() ?? 0) - FRESH_SECONDS)
-      if (fresh === undefined && backlog.length === 0) backlog = await objects.backlog(BACKLOG_AT_ONCE)
-      const object = fresh ?? backlog.shift()
-      if (object === undefined) return undefined
+      const minIat = (nowSeconds() ?? 0) - FRESH_SECONDS
+      const fresh = objects.live(minIat)
+      const backlog = fresh === undefined ? await objects.backlog(this.#batches ? BATCH_OBJECTS : 1, minIat) : []
+      const first = fresh ?? backlog[0]
+      if (first === undefined) return undefined
       this.#client ??= await dial()
       try {
-        await this.#put(this.#client, object, fresh === undefined)
+        if (fresh !== undefined) await this.#put(this.#client, fresh, false)
+        else if (this.#batches) await this.#batch(this.#client, fitting(backlog))
+        else await this.#put(this.#client, first, true)
       } catch (error) {
         await this.#close()
         throw error
@@ -84,36 +93,57 @@ export class Uploader {
   }
 
   async #put(client: CoapClient, object: QueuedObject, late: boolean): Promise<void> {
-    const { address, objects, log } = this.#options
-    const path = ['d', address, ...segmentsOf(object.path)]
+    const path = ['d', this.#options.address, ...segmentsOf(object.path)]
     const reply = await client.put(path, object.signed, {
       contentFormat: ContentFormat.coseSign1,
       query: late ? ['backlog'] : [],
+      timeoutMs: REQUEST_MS,
     })
-    if (reply.ok) {
-      this.uploaded++
-      this.#refusals = 0
-      objects.done(object)
-      return
-    }
     if (reply.code === Code.conflict && !late) {
       // Something newer is there already: it belongs into the history.
       await this.#put(client, object, true)
       return
     }
-    const patience = reply.code >> 5 === 5 || reply.code === Code.tooManyRequests || reply.code === Code.notFound
-    const unknown =
-      (reply.code === Code.unauthorized || reply.code === Code.forbidden) && ++this.#refusals < UNKNOWN_SIGNER_TRIES
-    if (patience || unknown) throw refusal(reply, 'the proxy does not take the object now')
+    const error = refusal(reply, 'the proxy does not take the object now')
+    if (!this.#settle(object, reply.code, reply.problem?.detail)) throw error
+  }
+
+  async #batch(client: CoapClient, batch: readonly QueuedObject[]): Promise<void> {
+    const items = batch.map((o) => ({ path: segmentsOf(o.path), object: o.signed }))
+    const reply = await client.post(['d', this.#options.address, '@batch'], encodeBatch(items), {
+      contentFormat: ContentFormat.cbor,
+      timeoutMs: REQUEST_MS,
+    })
+    if (reply.code === Code.methodNotAllowed || reply.code === Code.notFound) {
+      this.#batches = false
+      return
+    }
+    if (!reply.ok) throw refusal(reply, 'the proxy does not take the backlog now')
+    const codes = decodeBatchReply(reply.payload)
+    const left = batch.filter((object, i) => !this.#settle(object, codes[i] ?? Code.serviceUnavailable, undefined))
+    if (left.length > 0) {
+      throw new IotchainError('device/refused', `the proxy does not take ${left.length} objects of the backlog now`)
+    }
+  }
+
+  /** What the proxy said of an object. @returns false when it is to be brought again later */
+  #settle(object: QueuedObject, code: number, problem: string | undefined): boolean {
+    const { objects, log } = this.#options
+    if (isSuccess(code)) {
+      this.uploaded++
+      this.#refusals = 0
+      objects.done(object)
+      return true
+    }
+    if (code >> 5 === 5 || code === Code.tooManyRequests || code === Code.notFound) return false
+    const unknown = code === Code.unauthorized || code === Code.forbidden
+    if (unknown && ++this.#refusals < UNKNOWN_SIGNER_TRIES) return false
     this.#refusals = 0
     this.refused++
     objects.done(object)
-    log.limited(
-      'upload-refused',
-      'warn',
-      { path: object.path, seq: object.seq, reply: codeName(reply.code), problem: reply.problem?.detail },
-      'the proxy refuses an object',
-    )
+    const { path, seq } = object
+    log.limited('upload-refused', 'warn', { path, seq, reply: codeName(code), problem }, 'the proxy refuses an object')
+    return true
   }
 
   async #close(): Promise<void> {
@@ -121,4 +151,14 @@ export class Uploader {
     this.#client = undefined
     await client?.close().catch(() => undefined)
   }
+}
+
+/** As many as one transfer may carry; at least one. */
+function fitting(objects: readonly QueuedObject[]): readonly QueuedObject[] {
+  let octets = 0
+  const end = objects.findIndex((o, i) => {
+    octets += o.signed.length + 64
+    return i > 0 && octets > BATCH_OCTETS
+  })
+  return end < 0 ? objects : objects.slice(0, end)
 }
