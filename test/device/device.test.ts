@@ -130,7 +130,7 @@ describe('a device in its group', () => {
 
   test('a broadcast may come from a neighbour, a false one changes nothing', async () => {
     const rig = await makeRig()
-    rig.keyServer.publish(1, 2)
+    rig.keyServer.publish(1, 60)
     await rig.device.start()
     const client = await rig.client()
     await fetchReading(client)
