@@ -161,6 +161,7 @@ export const keyServerSchema = z.strictObject({
     .strictObject({
       certificate: path.describe('Certificate of the issuing CA for devices, PEM, then the chain up to the root.'),
       key: path.describe('Its private key, PEM.'),
+      passwordFile: path.optional().describe('File with the password of that key, where it has one.'),
       days: z.number().min(0.01).max(3650).default(365).describe('Life of a device certificate in days.'),
     })
     .optional()

@@ -5,16 +5,20 @@ import { suite } from '#crypto'
 import { ChainReader } from '../chain/reader.ts'
 import { JsonRpc } from '../chain/rpc.ts'
 import { IotchainError } from '../protocol/errors.ts'
+import { addressBytes } from '../protocol/messages/address.ts'
 import { readFileOrExplain } from '../runtime/atomic-file.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
+import { openAuthority } from '../runtime/pki/authority.ts'
 import { parseCertificates } from '../runtime/pki/certificate.ts'
+import { loadPrivateKey } from '../runtime/pki/keys.ts'
 import { openLevelStore } from '../store/level.ts'
 import type { Store } from '../store/store.ts'
 import { ChainLogs } from './chain-logs.ts'
 import type { KeyServerConfig } from './config.ts'
 import { type Endpoints, openEndpoints, publicUriOf, readPems } from './endpoints.ts'
 import { loadIdentity, type ServerIdentity } from './identity.ts'
-import { KeyServer } from './service.ts'
+import { revokedSerials } from './revocations.ts'
+import { KeyServer, type ServiceOptions } from './service.ts'
 import { groupPolicyOf } from './settings.ts'
 
 export interface KeyServerDaemon extends Daemon<KeyServerConfig> {
@@ -53,7 +57,9 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         config,
         suite,
         store,
-        vaultFolder: join(state, 'epochs'),
+        folder: state,
+        enrolment: files.enrolment,
+        onRevoked: (devices) => running?.endpoints.drop(devices),
         chain,
         identity: files.identity,
         clock: context.clock,
@@ -63,6 +69,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         candidates: (head) => logs.since(head),
         revokedBySelf: (...args) => logs.revokedBySelf(...args),
       })
+      server.certificates.revoke(await revokedSerials(files.crls, files.issuers))
       await server.load()
       const endpoints = await openEndpoints({
         config,
@@ -72,6 +79,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         plain: server.plain,
         issuers: files.issuers,
         crls: files.crls,
+        psk: files.enrolment === undefined ? undefined : (identity) => server.codes.lookup(identity),
         onGone: (association) => server.forget(association),
       })
       publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
@@ -104,6 +112,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
           hint: 'devices and clients pin this key by the registry: renew the certificate with the same key',
         })
       }
+      running?.server.certificates.revoke(await revokedSerials(fresh.crls, fresh.issuers))
       running?.endpoints.renew(fresh.issuers, fresh.crls, fresh.identity)
       log.info('certificates and revocation lists read again; other settings count after a restart')
     },
@@ -118,16 +127,13 @@ interface Files {
   readonly identity: ServerIdentity
   readonly issuers: readonly string[]
   readonly crls: readonly string[]
+  readonly enrolment: ServiceOptions['enrolment']
 }
 
 function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): Files {
   const { keys } = config
   const passphrase =
-    keys.passphraseFile === undefined
-      ? undefined
-      : readFileOrExplain(resolve(keys.passphraseFile), 'passphrase file')
-          .toString('utf8')
-          .replace(/\r?\n$/, '')
+    keys.passphraseFile === undefined ? undefined : readSecret(resolve(keys.passphraseFile), 'passphrase file')
   const identity = loadIdentity(
     suite,
     {
@@ -140,12 +146,40 @@ function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): 
   )
   const issuers = readPems(config.issuers.map(resolve), 'CA certificate')
   for (const pem of issuers) parseCertificates(pem)
-  return { identity, issuers, crls: readPems(config.crl.map(resolve), 'revocation list') }
+  const crls = readPems(config.crl.map(resolve), 'revocation list')
+  return { identity, issuers, crls, enrolment: readEnrolment(config, resolve) }
+}
+
+/** The issuing CA, where this key server enrols devices. @throws `pki/wrong-key`, `runtime/cannot-read` */
+function readEnrolment(config: KeyServerConfig, resolve: (path: string) => string): Files['enrolment'] {
+  const { enrolment, chain } = config
+  if (enrolment === undefined) return undefined
+  const pem = readFileOrExplain(resolve(enrolment.certificate), 'certificate of the issuing CA').toString('latin1')
+  const [issuing] = parseCertificates(pem)
+  if (issuing === undefined) throw notReady(enrolment.certificate)
+  const password =
+    enrolment.passwordFile === undefined ? undefined : readSecret(resolve(enrolment.passwordFile), 'password file')
+  const { privateKey } = loadPrivateKey(resolve(enrolment.key), password)
+  return {
+    authority: openAuthority({ certificate: issuing.toString(), key: privateKey }),
+    caChain: pem,
+    days: enrolment.days,
+    chain: { chainId: chain.id, registry: addressBytes(chain.registry) },
+  }
+}
+
+/** A file with one secret: its line end is no part of it. */
+function readSecret(file: string, what: string): string {
+  return readFileOrExplain(file, what)
+    .toString('utf8')
+    .replace(/\r?\n$/, '')
 }
 
 function missingFiles(config: KeyServerConfig, resolve: (path: string) => string): string[] {
   const { certificate, key, broadcast } = config.keys
-  return [certificate, key, broadcast, ...config.issuers].map(resolve).filter((file) => !existsSync(file))
+  const { enrolment } = config
+  const ca = enrolment === undefined ? [] : [enrolment.certificate, enrolment.key]
+  return [certificate, key, broadcast, ...config.issuers, ...ca].map(resolve).filter((file) => !existsSync(file))
 }
 
 function notReady(file: string): IotchainError {

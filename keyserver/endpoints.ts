@@ -3,7 +3,9 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { IotchainError } from '../protocol/errors.ts'
+import type { Address } from '../protocol/messages/address.ts'
 import type { Logger } from '../runtime/log.ts'
+import { deviceAddressOf } from '../runtime/pki/certificate.ts'
 import { CoapEndpoint } from '../transport/coap/endpoint.ts'
 import type { Router } from '../transport/coap/router.ts'
 import { bindUdp } from '../transport/coap/udp.ts'
@@ -32,6 +34,8 @@ export interface Endpoints {
   readonly dtls: DtlsEndpoint
   /** New certificates and lists for handshakes from now on. */
   renew(issuers: readonly string[], crls: readonly string[], identity: ServerIdentity): void
+  /** Ends the associations of devices whose certificate no longer counts. */
+  drop(devices: ReadonlySet<Address>): void
   close(): Promise<void>
 }
 
@@ -69,6 +73,13 @@ export async function openEndpoints(o: EndpointsOptions): Promise<Endpoints> {
     dtls: transport.endpoint,
     renew: (issuers, crls, identity) =>
       transport.endpoint.setSecureContext(secureOptions(identity, issuers, crls, o.psk)),
+    drop(devices) {
+      for (const association of [...transport.endpoint.associations()]) {
+        const certificate = association.peerX509Certificate
+        const device = certificate === undefined ? undefined : deviceAddressOf(certificate)
+        if (device !== undefined && devices.has(device)) association.close()
+      }
+    },
     async close() {
       await Promise.all([coaps.close(), plain.close()])
     },

@@ -7,6 +7,7 @@ import type { Standing } from './readings.ts'
 export const REFUSALS = {
   'keyserver/bad-request': Code.badRequest,
   'keyserver/bad-proof': Code.unauthorized,
+  'keyserver/bad-code': Code.unauthorized,
   'keyserver/login-required': Code.unauthorized,
   'keyserver/certificate': Code.unauthorized,
   'keyserver/needs-dtls': Code.unauthorized,
@@ -23,12 +24,12 @@ export const REFUSALS = {
   'keyserver/not-registered': Code.serviceUnavailable,
   'keyserver/full': Code.serviceUnavailable,
   'keyserver/guessing': Code.tooManyRequests,
-  'keyserver/quota': Code.tooManyRequests,
   'group/quota': Code.tooManyRequests,
   'group/full': Code.serviceUnavailable,
   'group/no-member': Code.notFound,
   'group/not-covered': Code.forbidden,
   'group/no-epoch': Code.notFound,
+  'pki/*': Code.badRequest,
   'chain/*': Code.serviceUnavailable,
   'store/*': Code.serviceUnavailable,
 } as const

@@ -2,6 +2,7 @@
  * The key server without its sockets: parts wired together over a store, a chain and a clock. `daemon.ts` puts it on
  * UDP and DTLS; tests put it on pipes.
  */
+import { join } from 'node:path'
 import type { ChainView } from '../chain/view.ts'
 import { fromHex } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
@@ -18,6 +19,8 @@ import { ClientLogin } from './client-login.ts'
 import type { KeyServerConfig } from './config.ts'
 import { Credentials } from './credentials.ts'
 import { Enforcement, type EnforcementOptions } from './enforcement.ts'
+import { Enrolment, type EnrolmentOptions } from './enrolment.ts'
+import { EnrolmentCodes } from './enrolment-codes.ts'
 import { Entitlements } from './entitlements.ts'
 import { EpochVault } from './epoch-vault.ts'
 import { Group, type GroupParts, type PublishedBroadcast } from './group.ts'
@@ -31,8 +34,10 @@ import { Replies } from './replies.ts'
 import { authzInfo } from './resources/authz-info.ts'
 import { broadcasts } from './resources/broadcasts.ts'
 import { served } from './resources/common.ts'
+import { enrolResource, renewResource } from './resources/enroll.ts'
 import { credsResource, groupResources } from './resources/group.ts'
 import { nodeResource } from './resources/node.ts'
+import { Revocations } from './revocations.ts'
 import { Roster } from './roster.ts'
 import { SenderIds } from './sender-ids.ts'
 import { Sessions } from './sessions.ts'
@@ -44,8 +49,8 @@ export interface ServiceOptions {
   readonly config: KeyServerConfig
   readonly suite: CryptoSuite
   readonly store: Store
-  /** folder of the epoch secrets' key files */
-  readonly vaultFolder: string
+  /** holds `epochs/` (key files of epoch secrets), `codes/` and `orders/` (what the commands leave for the daemon) */
+  readonly folder: string
   readonly chain: ChainView
   readonly identity: ServerIdentity
   readonly clock: Clock
@@ -55,6 +60,10 @@ export interface ServiceOptions {
   readonly publicUri: () => string
   /** AccessToken code hashes of the chain descriptor; undefined: those of this release */
   readonly codeHashes?: readonly string[] | undefined
+  /** Lets devices enrol here; without it they bring their certificates. */
+  readonly enrolment?: Pick<EnrolmentOptions, 'authority' | 'caChain' | 'days' | 'chain'> | undefined
+  /** Certificates of these devices were revoked (their associations have to end). */
+  readonly onRevoked?: ((devices: ReadonlySet<Address>) => void) | undefined
   readonly revokedBySelf?: EnforcementOptions['revokedBySelf'] | undefined
   readonly candidates?: HeadWatchOptions['candidates']
   /** Up to so many members all are read at each new block. */
@@ -78,6 +87,8 @@ export class KeyServer {
   readonly storage: Storage
   readonly readings: Readings
   readonly enforcement: Enforcement
+  readonly codes: EnrolmentCodes
+  readonly revocations: Revocations
   readonly #o: ServiceOptions
   readonly #logins: Logins
   readonly #parts: GroupParts
@@ -92,7 +103,7 @@ export class KeyServer {
     this.#o = options
     const policy = groupPolicyOf(config)
     this.storage = new Storage(store)
-    this.#vault = new EpochVault(suite, options.vaultFolder)
+    this.#vault = new EpochVault(suite, join(options.folder, 'epochs'))
     this.#parts = { suite, storage: this.storage, vault: this.#vault, signingKey: identity.signingKey }
     this.#archive = new Archive(this.storage, config.limits.archiveMiB * 1024 * 1024)
     this.roster = new Roster(config.limits.groups)
@@ -143,6 +154,16 @@ export class KeyServer {
       candidates: options.candidates,
       readAllBelow: options.readAllBelow ?? READ_ALL_BELOW,
     })
+    this.codes = new EnrolmentCodes(join(options.folder, 'codes'), clock)
+    this.revocations = new Revocations({
+      storage: this.storage,
+      roster: this.roster,
+      certificates: this.certificates,
+      log,
+      folder: join(options.folder, 'orders'),
+      nowSeconds: () => Math.floor(clock.nowMs() / 1000),
+      onRevoked: (devices) => this.#revoked(devices),
+    })
     this.#logins = new Logins(clock, (n) => suite.randomBytes(n))
     this.#addResources(policy)
     this.#addMetrics(metrics)
@@ -153,6 +174,7 @@ export class KeyServer {
     this.#vault.open()
     await this.roster.load(this.storage)
     await this.credentials.load()
+    await this.revocations.load()
     const chain = await this.storage.get<{ lastGoodMs?: number }>(Key.chain)
     this.readings.lastGoodMs = chain?.lastGoodMs
     const policy = groupPolicyOf(this.#o.config)
@@ -171,8 +193,11 @@ export class KeyServer {
   start(): void {
     this.sessions.start()
     this.headWatch.start()
+    this.revocations.start()
     const prune = (): void => {
-      this.credentials.prune().catch((error: unknown) => this.#o.log.warn({ err: error }, 'old credentials stay'))
+      Promise.all([this.credentials.prune(), this.revocations.prune()]).catch((error: unknown) =>
+        this.#o.log.warn({ err: error }, 'old records stay'),
+      )
     }
     this.#pruning = setInterval(prune, PRUNE_MS)
     this.#pruning.unref()
@@ -180,12 +205,22 @@ export class KeyServer {
 
   async stop(): Promise<void> {
     clearInterval(this.#pruning)
-    await Promise.all([this.sessions.stop(), this.headWatch.stop()])
+    await Promise.all([this.sessions.stop(), this.headWatch.stop(), this.revocations.stop()])
   }
 
   /** An association ended: its challenges and logins end with it. */
   forget(association: string): void {
     this.#logins.forget(association)
+  }
+
+  /** Out as early as the minimum session allows, and off the line. */
+  #revoked(devices: ReadonlySet<Address>): void {
+    this.#o.onRevoked?.(devices)
+    for (const address of devices) {
+      const served = this.roster.devices.get(address)
+      if (served === undefined) continue
+      this.sessions.hurry(served.groups.values())
+    }
   }
 
   #adopt(group: Group): void {
@@ -245,6 +280,23 @@ export class KeyServer {
       kdcCred: identity.kdcCred,
       publicUri,
     })
+    if (this.#o.enrolment !== undefined) {
+      const enrolment = new Enrolment({
+        ...this.#o.enrolment,
+        suite,
+        clock,
+        log,
+        storage,
+        roster,
+        entitlements,
+        certificates,
+        codes: this.codes,
+        kdcCred: identity.kdcCred,
+        keyServer: identity.spki,
+      })
+      this.secure.add(served(enrolResource(enrolment), true))
+      this.secure.add(served(renewResource(enrolment)))
+    }
     const everywhere = broadcasts(roster, storage, clock)
     const overDtls = [
       authzInfo(entitlements, logins),

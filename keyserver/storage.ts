@@ -61,6 +61,33 @@ export interface CredentialRecord {
   readonly content: string
 }
 
+/** A device certificate that this key server issued. */
+export interface CertificateRecord {
+  /** hex, lower case */
+  readonly serial: string
+  readonly device: Address
+  readonly owner: Address | undefined
+  /** DER of the request and of the certificate */
+  readonly csr: Uint8Array
+  readonly certificate: Uint8Array
+  /** unix seconds */
+  readonly notAfter: number
+}
+
+/** An enrolment code that has been used, and by whom. */
+export interface CodeUseRecord {
+  readonly csrHash: string
+  readonly device: Address
+  readonly serial: string
+  /** unix seconds */
+  readonly at: number
+}
+
+export interface RevocationRecord {
+  /** unix seconds */
+  readonly at: number
+}
+
 export interface StoredGroup {
   readonly name: string
   readonly record: GroupRecord
@@ -81,6 +108,10 @@ export const Key = {
   secret: (g: string, epoch: number): string => `em/${g}/${hex8(epoch)}`,
   device: (d: Address): string => `device/${d}`,
   client: (d: Address, c: Address): string => `client/${d}/${c}`,
+  certificates: (d: Address): string => `cert/${d}/`,
+  certificate: (d: Address, serial: string): string => `cert/${d}/${serial}`,
+  codeUse: (identity: string): string => `code/${identity}`,
+  revoked: (serial: string): string => `revoked/${serial}`,
   credential: (d: Address, subject: Address, iat: number): string => `cred/${d}/${subject}/${hex12(iat)}`,
 }
 

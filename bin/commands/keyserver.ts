@@ -1,12 +1,18 @@
-/** Commands of `iotchain-keyserver` beside run and check: init, spki. */
+/** Commands of `iotchain-keyserver` beside run and check: init, spki, code, revoke. */
+import { join } from 'node:path'
 import type { Command } from 'commander'
 import { suite } from '#crypto'
 import { keyServerSchema } from '../../keyserver/config.ts'
+import { EnrolmentCodes } from '../../keyserver/enrolment-codes.ts'
 import { initKeyServer } from '../../keyserver/init.ts'
+import { orderRevocation } from '../../keyserver/revocations.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
+import { parseAddress } from '../../protocol/messages/address.ts'
 import { readFileOrExplain } from '../../runtime/atomic-file.ts'
+import { systemClock } from '../../runtime/clock.ts'
 import { loadConfig, resolvePath } from '../../runtime/config.ts'
+import { parseDuration } from '../../runtime/duration.ts'
 import { spkiSha256 } from '../../runtime/pki/certificate.ts'
 
 interface InitOptions {
@@ -38,6 +44,75 @@ export function registerKeyServerCommands(program: Command): void {
       const certificate = readFileOrExplain(resolvePath(file, config.keys.certificate), 'certificate')
       console.log(`0x${toHex(spkiSha256(certificate.toString('latin1')))}`)
     })
+  program
+    .command('code')
+    .description('make an enrolment code for one new device')
+    .requiredOption('--config <file>', 'configuration file')
+    .requiredOption('--owner <address>', 'resource owner whose device it will be')
+    .option('--device <address>', 'the only device that may use it')
+    .option('--ttl <duration>', 'how long it lasts', '7d')
+    .option('--json', 'print one JSON object')
+    .action(code)
+  program
+    .command('revoke')
+    .description('make a device certificate count no more')
+    .requiredOption('--config <file>', 'configuration file')
+    .option('--device <address>', 'all certificates of this device')
+    .option('--serial <hex>', 'one certificate')
+    .action(revoke)
+}
+
+interface CodeOptions {
+  readonly config: string
+  readonly owner: string
+  readonly device?: string
+  readonly ttl: string
+  readonly json?: boolean
+}
+
+function code(options: CodeOptions): void {
+  const config = loadConfig(keyServerSchema, options.config)
+  if (config.enrolment === undefined) {
+    throw new IotchainError('config/invalid', 'this key server enrols no devices', {
+      hint: 'add a section `enrolment:` with the issuing CA to its configuration',
+    })
+  }
+  const ttlSeconds = Math.round(parseDuration(options.ttl) / 1000)
+  const owner = parseAddress(options.owner)
+  const device = options.device === undefined ? undefined : parseAddress(options.device)
+  const expiresAt = Math.floor(systemClock.nowMs() / 1000) + ttlSeconds
+  const codes = new EnrolmentCodes(join(resolvePath(options.config, config.state), 'codes'), systemClock)
+  const { text } = codes.create({ randomBytes: (n) => suite.randomBytes(n), owner, device, expiresAt })
+  const end = new Date(expiresAt * 1000).toISOString()
+  if (options.json === true) {
+    console.log(JSON.stringify({ code: text, owner, ...(device === undefined ? {} : { device }), expiresAt }))
+    return
+  }
+  console.log(text)
+  console.log(`for ${device === undefined ? 'one device' : `device ${device}`} of owner ${owner}, until ${end}`)
+  console.log('on the device: iotchain-device enroll, then type the code')
+}
+
+interface RevokeOptions {
+  readonly config: string
+  readonly device?: string
+  readonly serial?: string
+}
+
+function revoke(options: RevokeOptions): void {
+  const { device, serial } = options
+  if ((device === undefined) === (serial === undefined)) {
+    throw new IotchainError('config/invalid', 'name either --device or --serial')
+  }
+  if (serial !== undefined && !/^[0-9a-fA-F]{1,40}$/.test(serial)) {
+    throw new IotchainError('config/invalid', `"${serial}" is no serial number`, {
+      hint: 'openssl x509 -serial -noout -in FILE prints it',
+    })
+  }
+  const config = loadConfig(keyServerSchema, options.config)
+  const folder = join(resolvePath(options.config, config.state), 'orders')
+  orderRevocation(folder, serial === undefined ? { device: parseAddress(device as string) } : { serial })
+  console.log('the running key server acts on it within seconds, one that is stopped when it starts')
 }
 
 async function init(options: InitOptions): Promise<void> {

@@ -91,6 +91,8 @@ export interface WorldOptions {
   readonly wrapStore?: (store: Store) => Store
   readonly candidates?: ConstructorParameters<typeof KeyServer>[0]['candidates']
   readonly readAllBelow?: number
+  readonly enrolment?: ConstructorParameters<typeof KeyServer>[0]['enrolment']
+  readonly onRevoked?: (devices: ReadonlySet<Address>) => void
   readonly revokedBySelf?: ConstructorParameters<typeof KeyServer>[0]['revokedBySelf']
 }
 
@@ -118,7 +120,9 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       config,
       suite,
       store,
-      vaultFolder: join(folder, 'epochs'),
+      folder,
+      enrolment: options.enrolment,
+      onRevoked: options.onRevoked,
       chain,
       identity,
       clock,
