@@ -44,13 +44,16 @@ class UdpPeer implements Peer {
   }
 }
 
-/** Every address here is numeric: the resolver and its turn of the event loop per datagram are not needed. */
+/**
+ * Every address here is numeric: the resolver and its turn of the event loop per datagram are not needed. The socket
+ * knows its family and does not look at the one given.
+ */
 function numericLookup(
   address: string,
   _options: unknown,
   callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
 ): void {
-  callback(null, address, isIPv6(address) ? 6 : 4)
+  callback(null, address, 0)
 }
 
 export class UdpTransport implements DatagramTransport {
