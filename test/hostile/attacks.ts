@@ -1,0 +1,181 @@
+/** Each attack against each target: what is thrown, and how the target must come through it. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { seeded } from './datagrams.ts'
+import {
+  cookieFlood,
+  type Flood,
+  mutatedFlood,
+  observerFlood,
+  oversizedFlood,
+  portZeroFlood,
+  randomFlood,
+  resetFlood,
+  spoofedGets,
+  uploadFlood,
+} from './floods.ts'
+import type { Outside } from './honest.ts'
+import { addressOf, hostOf, sendSpoofed } from './raw.ts'
+import type { System, Target } from './system.ts'
+
+export interface Field {
+  readonly system: System
+  readonly outside: Outside
+  /** Path of raw-sender. */
+  readonly sender: string
+  /** A ClientHello of our client. */
+  readonly hello: Buffer
+}
+
+/** undefined: it came through; else what is wrong. The text after `ok:` is a remark. */
+export interface Finding {
+  readonly wrong?: string | undefined
+  readonly remark: string
+}
+
+export interface Attack {
+  readonly title: string
+  applies(target: Target): boolean
+  run(field: Field, target: Target): Promise<Finding>
+}
+
+const PER_SECOND = 20_000
+const onCoap = (target: Target): boolean => !target.secure
+const everywhere = (_target: Target): boolean => true
+
+function flood(title: string, seed: number, datagrams: Flood, applies = everywhere, perSecond = PER_SECOND): Attack {
+  return {
+    title,
+    applies,
+    run: async ({ outside, sender, hello }, target) => {
+      const random = seeded(seed)
+      const sent = await sendSpoofed(
+        sender,
+        outside.namespace,
+        target.port,
+        perSecond,
+        datagrams(target, random, hello),
+      )
+      return { remark: `${sent.datagrams} datagrams in ${sent.seconds.toFixed(0)} s` }
+    },
+  }
+}
+
+const slowPeers: Attack = {
+  title: '300 slow peers',
+  applies: onCoap,
+  run: async ({ outside, system }, target) => {
+    const peers = await outside.ready('slow', target.port, target.readPath, target.uploadPath, 300)
+    await delay(4000)
+    // while they are at it, somebody else comes
+    const wrong = await outside.get(target, system)
+    await delay(4000)
+    const { answers } = await outside.end<{ answers: number }>(peers)
+    return { wrong: wrong === undefined ? undefined : `while they were there: ${wrong}`, remark: `${answers} answers` }
+  },
+}
+
+const spoofedResets: Attack = {
+  title: 'RST and ACK of every message ID from other ports of an observer',
+  applies: (target) => target.observable,
+  run: async ({ outside, sender }, target) => {
+    const local = 45_000 + (target.port % 1000)
+    const observer = await outside.ready('observe', target.port, target.readPath, local)
+    const others = [local + 1, local - 1, local + 2000, 5683]
+    const host = hostOf(0, 2)
+    await sendSpoofed(sender, outside.namespace, target.port, PER_SECOND, resetFlood(host, others))
+    observer.write('how many\n')
+    await delay(500)
+    const during = observer.stdout.trim().split('\n').at(-1) ?? '{}'
+    const { notifications: before } = JSON.parse(during) as { notifications: number }
+    await delay(target.name === 'key server' ? 6500 : 3500)
+    const { notifications, end } = await outside.end<{ notifications: number; end?: string }>(observer)
+    const wrong =
+      notifications > before ? undefined : `no notification after the flood (${notifications}; ${end ?? 'not told'})`
+    return { wrong, remark: `${notifications} notifications, ${notifications - before} of them afterwards` }
+  },
+}
+
+const halfOpenHandshakes: Attack = {
+  title: '900 half-open handshakes from three hosts',
+  applies: (target) => target.secure,
+  run: async ({ outside, system }, target) => {
+    const hosts = [9, 10, 11].map((b) => addressOf(hostOf(9, b)))
+    const peers = await Promise.all(hosts.map((host) => outside.ready('half-open', target.port, host, 300)))
+    const wrong = await outside.get(target, system)
+    const verified = peers.map((peer) => (JSON.parse(peer.stdout.trim()) as { verified: number }).verified)
+    for (const peer of peers) await peer.stop()
+    return {
+      wrong: wrong === undefined ? undefined : `meanwhile an honest client: ${wrong}`,
+      remark: `${verified.join(' + ')} cookies returned`,
+    }
+  },
+}
+
+const VICTIM_PORTS = 200
+const SPOOFED = 20_000
+
+/** Reads, observes and fetches with unmodified programs; undefined when all of it worked. */
+async function unmodified(outside: Outside, target: Target, large: Target): Promise<string | undefined> {
+  const { port, readPath } = target
+  const [read, aioRead, heard, aioHeard, fetched, aioFetched] = await Promise.all([
+    outside.coapClientGet(port, readPath),
+    outside.aiocoapGet(port, readPath),
+    outside.coapClientObserve(port, readPath, 7),
+    outside.aiocoapObserve(port, readPath, 9),
+    target === large ? outside.coapClientGet(port, '/large') : 10_240,
+    // one after the other: they share an address, and so its allowance
+    target === large ? delay(6000).then(() => outside.aiocoapGet(port, '/large')) : 10_240,
+  ])
+  const wrong = [
+    read > 50 ? '' : `coap-client read ${read} octets`,
+    aioRead > 50 ? '' : `aiocoap read ${aioRead} octets`,
+    heard >= 2 ? '' : `coap-client heard ${heard} notifications`,
+    aioHeard >= 1 ? '' : `aiocoap heard ${aioHeard} notifications`,
+    fetched === 10_240 ? '' : `coap-client fetched ${fetched} of 10 240 octets`,
+    aioFetched === 10_240 ? '' : `aiocoap fetched ${aioFetched} of 10 240 octets`,
+  ].filter((each) => each !== '')
+  return wrong.length === 0 ? undefined : wrong.join('; ')
+}
+
+const amplification: Attack = {
+  title: '20 000 spoofed requests for one victim',
+  applies: everywhere,
+  run: async ({ system, outside, sender, hello }, target) => {
+    const host = hostOf(5, target.port & 255)
+    const victim = await outside.ready('victim', addressOf(host), 40_000, VICTIM_PORTS)
+    const large = system.targets.find(({ name }) => name === 'engine')!
+    const began = performance.now()
+    const [sent, wrong] = await Promise.all([
+      sendSpoofed(
+        sender,
+        outside.namespace,
+        target.port,
+        2000,
+        spoofedGets(target, hello, host, 40_000, VICTIM_PORTS, SPOOFED),
+      ),
+      target.secure ? outside.get(target, system) : unmodified(outside, target, large),
+    ])
+    await delay(1000)
+    const seconds = (performance.now() - began) / 1000
+    const { octets, datagrams } = await outside.end<{ octets: number; datagrams: number }>(victim)
+    const allowed = Math.floor(16_384 + 1024 * seconds + 3 * sent.octets)
+    const remark = `sent ${sent.octets} octets, the victim got ${octets} in ${datagrams} datagrams; allowed ${allowed}`
+    if (octets > allowed) return { wrong: remark, remark }
+    if (datagrams === 0) return { wrong: 'the victim got nothing: nothing was tried', remark }
+    return { wrong: wrong === undefined ? undefined : `meanwhile: ${wrong}`, remark }
+  },
+}
+
+export const ATTACKS: readonly Attack[] = [
+  flood('100 000 random datagrams', 1, randomFlood),
+  flood('100 000 mutated messages', 2, mutatedFlood),
+  flood('source port 0', 3, portZeroFlood),
+  flood('20 000 half-open uploads', 4, uploadFlood, onCoap, 10_000),
+  flood('20 000 observers', 5, observerFlood, onCoap, 10_000),
+  flood('oversized blocks', 6, oversizedFlood, onCoap, 10_000),
+  slowPeers,
+  spoofedResets,
+  flood('20 000 ClientHellos without a cookie', 7, cookieFlood, (target) => target.secure),
+  halfOpenHandshakes,
+  amplification,
+]

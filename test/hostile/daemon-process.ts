@@ -1,0 +1,92 @@
+/** One daemon under attack: whether it lives, how much memory it has, how much it logs. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { packageRoot } from '../peers/install.ts'
+import { PeerProcess } from '../peers/process.ts'
+
+export class DaemonProcess {
+  readonly name: string
+  readonly #process: PeerProcess
+  #lines = 0
+  #bytes = 0
+  readonly #samples = new Map<string, number>()
+
+  private constructor(name: string, process: PeerProcess) {
+    this.name = name
+    this.#process = process
+    process.child.stdout?.on('data', (chunk: Buffer) => this.#count(chunk))
+    process.child.stderr?.on('data', (chunk: Buffer | string) => this.#count(Buffer.from(chunk)))
+  }
+
+  /** Starts `dist/bin/<name>.js run --config F` and waits until it says that it is ready. */
+  static async start(name: string, config: string): Promise<DaemonProcess> {
+    const program = join(packageRoot(), 'dist', 'bin', `${name}.js`)
+    return await DaemonProcess.#started(name, [process.execPath, program, 'run', '--config', config], /"msg":"ready"/)
+  }
+
+  /** Starts a program of this folder. */
+  static async program(name: string, args: readonly string[]): Promise<DaemonProcess> {
+    const program = join(import.meta.dirname, `${name}.js`)
+    return await DaemonProcess.#started(name, [process.execPath, program, ...args], /ready/)
+  }
+
+  static async #started(name: string, command: readonly string[], ready: RegExp): Promise<DaemonProcess> {
+    const child = new PeerProcess(command, { env: { NODE_ENV: 'production' } })
+    const daemon = new DaemonProcess(name, child)
+    if (!(await child.shows(ready, 30_000))) {
+      await child.stop()
+      throw new Error(
+        `${name} was not ready: ${(child.stdout + child.stderr).trim().split('\n').slice(-4).join(' | ')}`,
+      )
+    }
+    return daemon
+  }
+
+  #count(chunk: Buffer): void {
+    this.#bytes += chunk.length
+    for (const line of chunk.toString().split('\n')) {
+      if (line === '') continue
+      this.#lines++
+      const what = /"msg":"([^"]*)"/.exec(line)?.[1] ?? line.slice(0, 60)
+      if (this.#samples.size < 100) this.#samples.set(what, (this.#samples.get(what) ?? 0) + 1)
+    }
+  }
+
+  /** The number that a program of this folder said after "ready". */
+  get port(): number {
+    return Number(/^ready (\d+)$/m.exec(this.#process.stdout)?.[1])
+  }
+
+  get pid(): number {
+    return this.#process.child.pid ?? 0
+  }
+
+  get alive(): boolean {
+    return this.#process.child.exitCode === null && this.#process.child.signalCode === null
+  }
+
+  /** Log lines so far. */
+  get lines(): number {
+    return this.#lines
+  }
+
+  /** The message that was logged most. */
+  get mostLogged(): string {
+    const [first] = [...this.#samples].sort((a, b) => b[1] - a[1])
+    return first === undefined ? '' : `${first[1]} × ${first[0]}`
+  }
+
+  get lastWords(): string {
+    return (this.#process.stderr + this.#process.stdout).trim().split('\n').slice(-3).join(' | ').slice(-600)
+  }
+
+  /** Resident memory, MiB. */
+  rss(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'latin1')
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024
+  }
+
+  stop(): Promise<void> {
+    return this.#process.stop()
+  }
+}

@@ -1,0 +1,117 @@
+/** Honest clients in the outer namespace: ours, and the unmodified coap-client and aiocoap-client. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { aiocoapPython, coapClient } from '../peers/coap-peers.ts'
+import { PeerProcess } from '../peers/process.ts'
+import { inside, SERVER_ADDRESS } from './namespaces.ts'
+import type { System, Target } from './system.ts'
+
+export class Outside {
+  readonly namespace: string
+
+  constructor(namespace: string) {
+    this.namespace = namespace
+  }
+
+  start(...args: (string | number)[]): PeerProcess {
+    const program = join(import.meta.dirname, 'outside.js')
+    return new PeerProcess(inside(this.namespace, [process.execPath, program, ...args.map(String)]))
+  }
+
+  /** Starts a mode that says when it is ready. @throws Error with its last words */
+  async ready(...args: (string | number)[]): Promise<PeerProcess> {
+    const program = this.start(...args)
+    if (!(await program.shows(/"ready":true/, 20_000))) {
+      await program.stop()
+      throw new Error(`outside ${args[0]}: ${program.stderr.trim().split('\n').slice(-2).join(' | ')}`)
+    }
+    return program
+  }
+
+  /** Ends its input and gives the last line that it printed. */
+  async end<T>(program: PeerProcess): Promise<T> {
+    program.child.stdin?.end()
+    await Promise.race([program.exited, delay(8000)])
+    const last = program.stdout.trim().split('\n').at(-1) ?? '{}'
+    await program.stop()
+    return JSON.parse(last) as T
+  }
+
+  /** Our client's GET; undefined when it was answered with 2.05, else why not. Three tries. */
+  async get(target: Target, system: System): Promise<string | undefined> {
+    let last = ''
+    for (let i = 0; i < 3; i++) {
+      const program = this.start('get', target.port, target.readPath, ...(target.secure ? [system.caFile] : []))
+      await Promise.race([program.exited, delay(12_000)])
+      await program.stop()
+      const line = program.stdout.trim().split('\n').at(-1)
+      if (line) {
+        const { code, error } = JSON.parse(line) as { code?: string; error?: string }
+        if (code === '2.05') return undefined
+        last = error ?? code ?? ''
+      } else last = program.stderr.trim().split('\n').at(-1) ?? 'nothing'
+    }
+    return last
+  }
+
+  async #run(command: readonly string[], patienceMs: number): Promise<PeerProcess> {
+    const program = new PeerProcess(inside(this.namespace, command))
+    await Promise.race([program.exited, delay(patienceMs)])
+    await program.stop()
+    return program
+  }
+
+  /** Octets that `coap-client` fetched. */
+  async coapClientGet(port: number, path: string): Promise<number> {
+    const folder = mkdtempSync(join(tmpdir(), 'iotchain-coap-client-'))
+    try {
+      const file = join(folder, 'body')
+      await this.#run([await coapClient(), '-B', '8', '-o', file, `coap://${SERVER_ADDRESS}:${port}${path}`], 12_000)
+      return readFileSync(file).length
+    } catch {
+      return 0
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  }
+
+  /** Notifications that `coap-client` heard in `seconds`. */
+  async coapClientObserve(port: number, path: string, seconds: number): Promise<number> {
+    const url = `coap://${SERVER_ADDRESS}:${port}${path}`
+    const client = await coapClient()
+    const program = await this.#run(
+      [client, '-v', '7', '-s', String(seconds), '-B', String(seconds + 3), url],
+      (seconds + 5) * 1000,
+    )
+    return [...`${program.stdout}\n${program.stderr}`.matchAll(/c:2\.05 .*Observe/g)].length
+  }
+
+  async #aiocoapClient(): Promise<string> {
+    return join(dirname(await aiocoapPython()), 'aiocoap-client')
+  }
+
+  async aiocoapGet(port: number, path: string): Promise<number> {
+    const folder = mkdtempSync(join(tmpdir(), 'iotchain-aiocoap-'))
+    try {
+      const file = join(folder, 'body')
+      const url = `coap://${SERVER_ADDRESS}:${port}${path}`
+      await this.#run([await this.#aiocoapClient(), '--quiet', '-o', file, url], 12_000)
+      return readFileSync(file).length
+    } catch {
+      return 0
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  }
+
+  async aiocoapObserve(port: number, path: string, seconds: number): Promise<number> {
+    const url = `coap://${SERVER_ADDRESS}:${port}${path}`
+    const program = await this.#run(
+      [await this.#aiocoapClient(), '--quiet', '--observe', '--observe-exec', 'wc -c', url],
+      seconds * 1000,
+    )
+    return [...program.stdout.matchAll(/^\d+$/gm)].length
+  }
+}
