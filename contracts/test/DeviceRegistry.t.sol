@@ -148,6 +148,13 @@ contract DeviceRegistryTest is Suite {
         registry.register(device, SIGNING, SERVER, list(8), string(new bytes(256)), deadline, s);
     }
 
+    function test_a_signature_holds_until_its_very_second() public {
+        bytes memory s = sig(OWNER, SIGNING, SERVER, 0);
+        vm.warp(deadline);
+        vm.prank(OWNER);
+        registry.register(device, SIGNING, SERVER, list(0), "", deadline, s);
+    }
+
     // ---------------------------------------------------------------- changing
 
     function test_contracts_and_uri_change_without_the_device() public {

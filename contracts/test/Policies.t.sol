@@ -65,6 +65,26 @@ contract PoliciesTest is AccessTokenBase {
         eq(open.price(askOf(CLIENT)), 0);
     }
 
+    function test_policies_that_cost_nothing_refuse_money() public {
+        Quota quota = new Quota(1 days, 1, 1);
+        Puzzle riddle = new Puzzle(1);
+        quota.bind(address(token));
+        riddle.bind(address(token));
+        address[5] memory policies = [
+            address(quota),
+            address(riddle),
+            address(new Allowlist(OWNER, 0)),
+            address(new Attestation(OWNER, 0, new address[](0))),
+            address(new Holder(IBalance(address(this)), 1))
+        ];
+        vm.deal(CLIENT, 1);
+        for (uint256 i = 0; i < policies.length; ++i) {
+            offer(policies[i]);
+            refusedPaying(CLIENT, 1, new bytes(96), IPolicy.UnexpectedValue.selector);
+        }
+        eq(CLIENT.balance, 1);
+    }
+
     // ---------------------------------------------------------------- puzzle
 
     Puzzle internal puzzle;
