@@ -71,7 +71,13 @@ export class SdshMember implements GroupMember {
       throw new IotchainError('group/bad-personal-key', 'a personal key of another group')
     }
     const others = this.personals.filter((p) => p.epoch !== personal.epoch || p.leaf !== personal.leaf)
-    this.personals = [...others, personal].slice(-MEMBER_LIMITS.personals)
+    this.personals = [...others, personal]
+    // those fetched for an archive go first, never the epoch in use or the one after it
+    const recent = [...new Set(this.personals.map((p) => p.epoch))].sort((x, y) => y - x).slice(0, 2)
+    while (this.personals.length > MEMBER_LIMITS.personals) {
+      const at = this.personals.findIndex((p) => !recent.includes(p.epoch))
+      this.personals.splice(Math.max(0, at), 1)
+    }
   }
 
   addKey({ session, K }: { session: number; K: Uint8Array }): void {
