@@ -29,6 +29,8 @@ export interface InitrdOptions {
   /** an unpacked static busybox of the guest's architecture */
   readonly busybox: string
   readonly modules: readonly string[]
+  /** module → its parameters */
+  readonly parameters?: Readonly<Record<string, string>>
   /** the guest's clock, unix seconds: the machine has none that can be trusted */
   readonly now: number
   /** shell text that runs in the shared root after everything is mounted */
@@ -78,13 +80,16 @@ async function unpackModule(from: string, to: string): Promise<void> {
   else await copyFile(from, to)
 }
 
-function initScript({ modules, now, script }: InitrdOptions): string {
+function initScript({ modules, now, script, parameters = {} }: InitrdOptions): string {
+  const load = modules
+    .map((m) => `[ -f /modules/${m}.ko ] && insmod /modules/${m}.ko ${parameters[m] ?? ''}`)
+    .join('\n')
   return `#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
-for m in ${modules.join(' ')}; do [ -f /modules/$m.ko ] && insmod /modules/$m.ko; done
+${load}
 date -u -s @${now} >/dev/null
 ip link set lo up
 ip link set eth0 up 2>/dev/null && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2

@@ -6,6 +6,7 @@
 import { cp, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { requestToken } from '../../chain/request.ts'
 import { JsonRpc } from '../../chain/rpc.ts'
 import { TransactionSender } from '../../chain/sender.ts'
@@ -15,10 +16,11 @@ import { ProcessTree } from '../../demo/processes.ts'
 import { Reader } from '../../demo/reader.ts'
 import { CONFIRMATIONS, READERS, readerOf, type Stage, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
 import { isIotchainError } from '../../protocol/errors.ts'
-import { DebianSuite, Unavailable } from './debian.ts'
+import { DebianSuite } from './debian.ts'
 import { guestRoot } from './guest.ts'
-import { buildInitrd, hasProgram, NINE_P_AND_NETWORK } from './initrd.ts'
+import { buildInitrd, NINE_P_AND_NETWORK } from './initrd.ts'
 import { Machine } from './machine.ts'
+import { eventually, Report } from './report.ts'
 
 const ROOT = resolve(import.meta.dirname, '..', '..', '..')
 const QEMU = 'qemu-system-aarch64'
@@ -29,26 +31,8 @@ const PATH = ['s', 'pulses']
 /** How a guest names its host in qemu's user network. */
 const HOST_IN_GUEST = '10.0.2.2'
 
-let passed = 0
-let failed = 0
-const begun = Date.now()
-
-function say(text: string): void {
-  console.log(`${((Date.now() - begun) / 1000).toFixed(1).padStart(6)} s  ${text}`)
-}
-
-function check(what: string, holds: boolean, seen: string): void {
-  if (holds) passed++
-  else failed++
-  say(`${holds ? 'ok    ' : 'FAILED'}  ${what}: ${seen}`)
-}
-
-async function missing(): Promise<string | undefined> {
-  for (const program of [QEMU, 'cpio', 'xz', 'apt-get', 'dpkg', 'aarch64-linux-gnu-gcc', 'aarch64-linux-gnu-g++']) {
-    if (!(await hasProgram(program))) return `${program} is not on this host`
-  }
-  return undefined
-}
+const report = new Report()
+const say = report.say.bind(report)
 
 async function run(tree: ProcessTree, work: string): Promise<void> {
   const cache = join(process.env['IOTCHAIN_PEERS'] ?? join(homedir(), '.cache/iotchain-peers'), 'vm')
@@ -58,7 +42,7 @@ async function run(tree: ProcessTree, work: string): Promise<void> {
   const kernelRoot = await suite.unpack('kernel-arm64', [image])
   const busybox = join(await suite.unpack('busybox-arm64', ['busybox-static']), 'usr/bin/busybox')
   say(`kernel ${image.replace('linux-image-', '')}`)
-  const guest = await guestRoot({ root: ROOT, cache, suite, busybox })
+  const guest = await guestRoot({ root: ROOT, arch: 'arm64', cache, suite, busybox })
   say('guest: Node, native parts and bundle are ready')
 
   const chain = await startChain(tree)
@@ -155,7 +139,7 @@ async function countPulses(machine: Machine, stage: Stage): Promise<void> {
     })
     await sleep(3000)
     const settled = await counter(a)
-    check(
+    report.check(
       'a client with a token opens a counter of n',
       after - before === PULSES && settled === after,
       `${settled - before} of ${PULSES} pulses`,
@@ -166,7 +150,7 @@ async function countPulses(machine: Machine, stage: Stage): Promise<void> {
       () => 'opened',
       (error: unknown) => (isIotchainError(error) ? error.code : String(error)),
     )
-    check('a client without one fetches the object and cannot open it', refusal === 'object/no-access', refusal)
+    report.check('a client without one fetches the object and cannot open it', refusal === 'object/no-access', refusal)
   } finally {
     await a.close()
     await b.close()
@@ -180,39 +164,12 @@ async function counter(a: Reader): Promise<number> {
   return Math.round(Number(value))
 }
 
-async function eventually<T>(withinMs: number, work: () => Promise<T>): Promise<T> {
-  const until = Date.now() + withinMs
-  for (;;) {
-    try {
-      return await work()
-    } catch (error) {
-      if (Date.now() > until) throw error
-      await sleep(500)
-    }
-  }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((done) => setTimeout(done, ms))
-}
-
-const lacking = await missing()
-if (lacking !== undefined) console.log(`skipped: ${lacking}`)
-else {
-  const work = await mkdtemp(join(tmpdir(), 'iotchain-vm-'))
-  const tree = new ProcessTree()
-  try {
-    await run(tree, work)
-    console.log(`${passed} passed, ${failed} failed`)
-  } catch (error) {
-    if (error instanceof Unavailable) console.log(`skipped: ${error.message}`)
-    else {
-      failed++
-      console.error(error instanceof Error ? error.message : error)
-      console.log(`${passed} passed, ${failed} failed`)
-    }
-  }
-  await tree.stop()
-  await rm(work, { recursive: true, force: true })
-  process.exit(failed === 0 ? 0 : 1)
-}
+const work = await mkdtemp(join(tmpdir(), 'iotchain-vm-'))
+const tree = new ProcessTree()
+const status = await report.run(
+  [QEMU, 'cpio', 'xz', 'apt-get', 'dpkg', 'aarch64-linux-gnu-gcc', 'aarch64-linux-gnu-g++'],
+  () => run(tree, work),
+)
+await tree.stop()
+await rm(work, { recursive: true, force: true })
+process.exit(status)

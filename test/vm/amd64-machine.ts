@@ -1,0 +1,115 @@
+/** An amd64 virtual machine with simulated GPIO and I2C, a state disk that survives its power cuts, and a shell. */
+import { execFile } from 'node:child_process'
+import { copyFile, cp, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { Stage } from '../../demo/stage.ts'
+import { DebianSuite } from './debian.ts'
+import { kernelWithGpioSim, type SimulatedKernel } from './gpio-sim.ts'
+import { guestRoot } from './guest.ts'
+import { GuestShell, SHELL_LOOP } from './guest-shell.ts'
+import { buildInitrd, NINE_P_AND_NETWORK } from './initrd.ts'
+import { Machine } from './machine.ts'
+
+const run = promisify(execFile)
+
+/** Each after what it needs; what this kernel has built in is passed over. */
+const MODULES = [
+  ...NINE_P_AND_NETWORK,
+  ...['virtio_blk', 'crc16', 'crc32c_generic', 'libcrc32c', 'mbcache', 'jbd2', 'ext4'],
+  ...['configfs', 'i2c_dev', 'i2c_stub', 'regmap_i2c', 'lm75', 'industrialio', 'kfifo_buf'],
+  ...['industrialio_triggered_buffer', 'bmp280', 'bmp280_i2c'],
+]
+
+export interface Parts {
+  readonly kernel: SimulatedKernel
+  readonly busybox: string
+  readonly guest: string
+}
+
+export async function amd64Parts(root: string, cache: string): Promise<Parts> {
+  const kernels = new DebianSuite({ suite: 'bookworm-backports', arch: 'amd64', cache })
+  const programs = new DebianSuite({ suite: 'trixie', arch: 'amd64', cache })
+  await kernels.update()
+  await programs.update()
+  const kernel = await kernelWithGpioSim(kernels, cache)
+  const busybox = join(await programs.unpack('busybox-amd64', ['busybox-static']), 'usr/bin/busybox')
+  const guest = await guestRoot({
+    root,
+    arch: 'amd64',
+    cache,
+    suite: programs,
+    busybox,
+    packages: ['i2c-tools', 'libi2c0'],
+  })
+  await mkdir(join(guest, 'modules'), { recursive: true })
+  for (const name of ['irq_sim.ko', 'gpio-sim.ko'])
+    await copyFile(join(kernel.modules, name), join(guest, 'modules', name))
+  return { kernel, busybox, guest }
+}
+
+/** A file with an empty ext4 on it. */
+export async function stateDisk(work: string): Promise<string> {
+  const file = join(work, 'state.img')
+  await writeFile(file, '')
+  await truncate(file, 64 << 20)
+  await run('mke2fs', ['-q', '-t', 'ext4', '-F', file])
+  return file
+}
+
+/** Puts the device's folder where the guest finds it. */
+export async function shareConfiguration(parts: Parts, stage: Stage): Promise<void> {
+  await rm(join(parts.guest, 'conf'), { recursive: true, force: true })
+  await cp(join(stage.folder, 'device'), join(parts.guest, 'conf'), { recursive: true })
+}
+
+/** Boots until the guest takes commands; its state disk is mounted on /state. */
+export async function bootAmd64(
+  parts: Parts,
+  options: { work: string; disk: string; deviceUri: string },
+): Promise<{ machine: Machine; shell: GuestShell }> {
+  const { kernel, busybox, guest } = parts
+  const { work, disk, deviceUri } = options
+  const ctl = join(work, 'ctl')
+  await rm(ctl, { recursive: true, force: true })
+  await mkdir(ctl)
+  const initrd = await buildInitrd({
+    work,
+    kernelRoot: kernel.root,
+    busybox,
+    modules: MODULES,
+    now: Math.floor(Date.now() / 1000),
+    parameters: { i2c_stub: 'chip_addr=0x48,0x76' },
+    script: `export PATH=/bin:/usr/sbin HOME=/tmp
+mkdir -p /state
+mount -t ext4 /dev/vda /state || echo 'GUEST no state disk'
+${SHELL_LOOP}`,
+  })
+  const boot = await readdir(join(kernel.root, 'boot'))
+  const port = new URL(deviceUri.replace('coap:', 'http:')).port
+  const machine = new Machine({
+    program: 'qemu-system-x86_64',
+    work,
+    ...(process.env['IOTCHAIN_VM_CONSOLE'] === '1' ? { onLine: (line: string) => console.log(`  | ${line}`) } : {}),
+    args: [
+      ...['-M', 'q35', '-cpu', 'max', '-smp', '2', '-m', '1024', '-accel', 'tcg,thread=multi', '-nodefaults'],
+      ...['-kernel', join(kernel.root, 'boot', boot.find((f) => f.startsWith('vmlinuz')) as string), '-initrd', initrd],
+      ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check'],
+      ...['-fsdev', `local,id=share,path=${guest},security_model=none,multidevs=remap`],
+      ...['-device', 'virtio-9p-pci,fsdev=share,mount_tag=share'],
+      ...['-fsdev', `local,id=ctl,path=${ctl},security_model=none`, '-device', 'virtio-9p-pci,fsdev=ctl,mount_tag=ctl'],
+      ...['-drive', `file=${disk},format=raw,if=virtio,cache=writethrough`],
+      ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`, '-device', 'virtio-net-pci,netdev=net'],
+    ],
+  })
+  try {
+    await machine.line(/GUEST shell/, 60_000)
+  } catch (error) {
+    await machine.kill()
+    throw error
+  }
+  return { machine, shell: new GuestShell(ctl) }
+}
+
+export const START_DEVICE =
+  '/app/node /app/iotchain-device/iotchain-device.mjs run --config /conf/device.yaml > /tmp/device.log 2>&1 &'

@@ -1,0 +1,141 @@
+/**
+ * `npm run test:vm:full`: the device on real kernel drivers in an amd64 virtual machine: a GPIO chip behind a decoy, an LM75
+ * and a BMP280 to the data sheet's numbers, a sensor unbound and bound again, twenty power cuts.
+ * Last line `N passed, N failed` or `skipped: why`.
+ */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { homedir, tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { requestToken } from '../../chain/request.ts'
+import { JsonRpc } from '../../chain/rpc.ts'
+import { TransactionSender } from '../../chain/sender.ts'
+import type { Reading } from '../../client/open.ts'
+import { startChain } from '../../demo/chain.ts'
+import { ProcessTree } from '../../demo/processes.ts'
+import { Reader } from '../../demo/reader.ts'
+import { CONFIRMATIONS, READERS, readerOf, type Stage, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
+import { amd64Parts, bootAmd64, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
+import { powerCuts } from './power-cuts.ts'
+import { eventually, Report } from './report.ts'
+import { DATASHEET, DOOR_LINE, edges, level, PULSE_LINE, plugGpio, plugSensors } from './simulated-hardware.ts'
+
+const ROOT = resolve(import.meta.dirname, '..', '..', '..')
+const PULSES = 100
+const CUTS = Number(process.env['IOTCHAIN_POWER_CUTS'] ?? 20)
+
+const report = new Report()
+
+const RESOURCES = [
+  {
+    path: '/s/energy',
+    driver: 'gpio-pulse',
+    bcm: PULSE_LINE,
+    pulsesPerUnit: 1,
+    unit: 'count',
+    group: READERS,
+    every: '1s',
+  },
+  { path: '/s/door', driver: 'gpio-digital', bcm: DOOR_LINE, group: READERS, on: 'change' },
+  { path: '/s/air', driver: 'iio', name: 'bmp280', channel: 'temp', group: READERS, every: '1s' },
+  { path: '/s/pressure', driver: 'iio', name: 'bmp280', channel: 'pressure', group: READERS, every: '1s' },
+  { path: '/s/board', driver: 'hwmon', name: 'lm75', channel: 'temp1', group: READERS, every: '1s' },
+]
+
+async function suite(tree: ProcessTree, work: string): Promise<void> {
+  const cache = join(process.env['IOTCHAIN_PEERS'] ?? join(homedir(), '.cache/iotchain-peers'), 'vm')
+  const parts = await amd64Parts(ROOT, cache)
+  report.say(`kernel ${parts.kernel.release} with gpio-sim, guest ready`)
+  const chain = await startChain(tree)
+  const stage = await setUpDaemons(work, chain, await setUpOwner(work, chain), {
+    thisHost: '10.0.2.2',
+    listen: 'coap://0.0.0.0:5683',
+    settings: { state: '/state/device', resources: RESOURCES, buffer: { durability: 'strict' } },
+  })
+  await tree.daemon('iotchain-keyserver', ['run', '--config', stage.configs.keyserver])
+  await tree.daemon('iotchain-proxy', ['run', '--config', stage.configs.proxy])
+  await shareConfiguration(parts, stage)
+  const disk = await stateDisk(work)
+  const reader = await member(stage)
+  const { machine, shell } = await bootAmd64(parts, { work, disk, deviceUri: stage.deviceUri })
+  tree.add({ name: 'virtual machine', pid: 0, stop: () => machine.kill() })
+  try {
+    report.say(`machine up; GPIO chips: ${(await plugGpio(shell)).replaceAll('\n', ' ')}`)
+    const bus = await plugSensors(shell)
+    await shell.run(START_DEVICE)
+    await eventually(60_000, () => shell.run(`grep '"msg":"ready"' /tmp/device.log`))
+    report.say('the device serves')
+    await sensors(reader, shell, bus)
+    await machine.kill()
+    await powerCuts({ report, parts, stage, reader, work, disk, cuts: CUTS })
+  } finally {
+    await machine.kill()
+    await reader.close()
+  }
+}
+
+async function member(stage: Stage): Promise<Reader> {
+  const view = readerOf(stage)
+  const reader = new Reader('client A', stage.chain.clientKeys[0], stage, view)
+  const sender = new TransactionSender({
+    rpc: new JsonRpc({ url: stage.chain.url }),
+    chainId: stage.chain.chainId,
+    account: reader.account,
+  })
+  await requestToken({ reader: view, sender, contract: stage.contract, offer: 0, confirmations: CONFIRMATIONS })
+  return reader
+}
+
+async function sensors(
+  reader: Reader,
+  shell: { run(script: string, limitMs?: number): Promise<string> },
+  bus: number,
+): Promise<void> {
+  await eventually(30_000, () => reader.join())
+  await reader.listen()
+  const read = (name: string): Promise<Reading> =>
+    eventually(30_000, async () => reader.library.read({ ...(await reader.atDevice()), path: ['s', name] }))
+  const value = async (name: string): Promise<number> => Number((await read(name)).records[0]?.value)
+  const becomes = (name: string, wanted: (reading: Reading) => boolean): Promise<Reading> =>
+    eventually(20_000, async () => {
+      const reading = await read(name)
+      if (!wanted(reading))
+        throw new Error(`/s/${name} is ${JSON.stringify(reading.records.map((r) => [r.name, r.value]))}`)
+      return reading
+    })
+
+  const before = await value('energy')
+  await shell.run(edges(PULSE_LINE, PULSES), 60_000)
+  await becomes('energy', (r) => Number(r.records[0]?.value) >= before + PULSES)
+  const counted = (await value('energy')) - before
+  report.check('the chip is found by its label, every edge counts', counted === PULSES, `${counted} of ${PULSES}`)
+  for (const high of [true, false]) {
+    await shell.run(level(DOOR_LINE, high))
+    const door = await becomes('door', (r) => Boolean(r.records[0]?.value) === high)
+    report.check(`the door line goes ${high ? 'up' : 'down'}`, true, `${door.records[0]?.value}`)
+  }
+  const celsius = await value('air')
+  report.check('BMP280 temperature to the data sheet', Math.abs(celsius - DATASHEET.celsius) < 0.011, `${celsius} °C`)
+  const pascal = await value('pressure')
+  report.check('BMP280 pressure to the data sheet', Math.abs(pascal - DATASHEET.pascal) < 2, `${pascal} Pa`)
+  const board = await value('board')
+  report.check('LM75 by hwmon', board === 21.5, `${board} °C`)
+  await shell.run(`echo ${bus}-0048 > /sys/bus/i2c/drivers/lm75/unbind`)
+  const broken = await becomes('board', (r) => r.records.some((x) => x.name.endsWith('quality')))
+  report.check(
+    'an unbound sensor reports an error, not a value',
+    broken.records.every((r) => typeof r.value !== 'number'),
+    broken.records.map((r) => `${r.name} ${r.value}`).join(', '),
+  )
+  await shell.run(`echo ${bus}-0048 > /sys/bus/i2c/drivers/lm75/bind`)
+  const back = await becomes('board', (r) => r.records[0]?.value === 21.5)
+  report.check('bound again it comes back by itself', true, `${back.records[0]?.value} °C`)
+}
+
+const work = await mkdtemp(join(tmpdir(), 'iotchain-vm-'))
+const tree = new ProcessTree()
+const status = await report.run(['qemu-system-x86_64', 'cpio', 'xz', 'make', 'gcc', 'mke2fs', 'apt-get', 'dpkg'], () =>
+  suite(tree, work),
+)
+await tree.stop()
+await rm(work, { recursive: true, force: true })
+process.exit(status)
