@@ -107,7 +107,6 @@ async function stageProgram(plan: PackagePlan, stage: string): Promise<void> {
   const wrapper = `#!/bin/sh\nexec /${HOME}/bin/node /${HOME}/${plan.command}/${plan.command}.mjs "$@"\n`
   await writeFile(join(stage, 'usr/bin', plan.command), wrapper, { mode: 0o755 })
   await document(stage, plan.name)
-  if (plan.unit === undefined) return
   for (const [from, to] of plan.files) await cp(join(ROOT, from), join(stage, to), { recursive: true })
 }
 

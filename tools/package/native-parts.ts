@@ -20,6 +20,10 @@ const NOT_SHIPPED = new Set([
   'integration-test',
   '.github',
   'examples',
+  'example',
+  'binding.cc',
+  '.npmignore',
+  '.travis.yml',
   'docs',
 ])
 

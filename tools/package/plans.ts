@@ -37,7 +37,8 @@ function daemon(
     state: name,
     files: [
       [`systemd/${name}.service`, `usr/lib/systemd/system/${name}.service`],
-      [`deploy/examples/${role}.yaml`, `etc/iotchain/${role}.yaml`],
+      [`deploy/debian/${role}.yaml`, `etc/iotchain/${role}.yaml`],
+      [`docs/${role}.md`, `usr/share/doc/${name}/README.md`],
       ...extra,
     ],
   }
@@ -70,5 +71,5 @@ export const CLIENT: PackagePlan = {
   command: 'iotchain',
   summary: 'IoTChain command for owners of sensors and their readers',
   description: `Registers devices, grants and revokes; requests tokens, reads and watches.\n\n${PRODUCT}`,
-  files: [],
+  files: [['docs/client.md', 'usr/share/doc/iotchain-client/README.md']],
 }
