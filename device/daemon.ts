@@ -1,4 +1,5 @@
 /** The device daemon as `runDaemon` knows it: created from a configuration, started, checked, reloaded, stopped. */
+import { join } from 'node:path'
 import { IotchainError } from '../protocol/errors.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
@@ -7,6 +8,7 @@ import type { Driver } from './drivers/driver.ts'
 import { loadDriver } from './drivers/load-driver.ts'
 import { type DeviceIdentity, daysLeft, loadIdentity } from './identity.ts'
 import { driverEnvironment, Parts } from './parts.ts'
+import { RENEWED_FILE } from './renewal.ts'
 import type { DeviceSettings } from './settings.ts'
 
 /** What a test or the demo may replace. */
@@ -30,7 +32,8 @@ export async function createDevice(
   context: DaemonContext,
   options: DeviceOptions = {},
 ): Promise<DeviceDaemon> {
-  const identity = loadIdentity(settings.identity, context.resolve)
+  const renewed = join(context.resolve(settings.state), RENEWED_FILE)
+  const identity = loadIdentity(settings.identity, context.resolve, renewed)
   const missing = 'missing' in identity ? identity.missing.join(', ') : undefined
   if (missing !== undefined && !context.checkOnly) throw notEnrolled(missing)
   const drivers = new Map<string, Driver>()

@@ -28,12 +28,14 @@ export interface DeviceIdentity {
 
 /**
  * Loads and cross-checks the identity.
+ * @param renewed where a renewed certificate lies; it counts when it is of the same key and ends later
  * @returns the names of the files that are not there, when the device is not enrolled yet
  * @throws `device/bad-identity` for files that do not belong together, `runtime/cannot-read`
  */
 export function loadIdentity(
   settings: DeviceSettings['identity'],
   resolve: (path: string) => string,
+  renewed?: string,
 ): DeviceIdentity | { readonly missing: readonly string[] } {
   const needed = [settings.certificate, settings.key, settings.ca, settings.signingKey]
   const missing = needed.filter((file) => readFileIfExists(resolve(file)) === undefined)
@@ -56,9 +58,26 @@ export function loadIdentity(
   if (!equalBytes(spkiSha256(privateKey(key, settings.key)), spkiSha256(leaf))) {
     throw bad(`${settings.key} is not the key of ${settings.certificate}`, 'take the key that made the request (CSR)')
   }
+  const latest = withRenewed({ certificate, leaf }, renewed)
   const signingKey = suite.ed25519.signing(readSigningSeed(resolve(settings.signingKey)))
   const coseKey = coseKeyEd25519(signingKey.publicKey)
-  return { address: named, device: addressBytes(named), certificate, leaf, key, ca, signingKey, coseKey }
+  return { address: named, device: addressBytes(named), ...latest, key, ca, signingKey, coseKey }
+}
+
+/** The same device with another certificate of its key. */
+export function withCertificate(identity: DeviceIdentity, certificate: string): DeviceIdentity {
+  return { ...identity, certificate, leaf: parseCertificates(certificate)[0] as X509Certificate }
+}
+
+function withRenewed(
+  configured: { certificate: string; leaf: X509Certificate },
+  renewed: string | undefined,
+): { certificate: string; leaf: X509Certificate } {
+  const certificate = renewed === undefined ? undefined : readFileIfExists(renewed)?.toString()
+  if (certificate === undefined) return configured
+  const leaf = parseCertificates(certificate)[0] as X509Certificate
+  const later = certificateLife(leaf).notAfterSeconds > certificateLife(configured.leaf).notAfterSeconds
+  return later && equalBytes(spkiSha256(leaf), spkiSha256(configured.leaf)) ? { certificate, leaf } : configured
 }
 
 /** The 32-octet seed in a PKCS#8 PEM file of an Ed25519 key. @throws `device/bad-identity`, `runtime/cannot-read` */

@@ -20,7 +20,8 @@ import { refusal } from './refusal.ts'
 export interface KeyServerOptions {
   /** `coaps://host:port` */
   readonly uri: string
-  readonly identity: DeviceIdentity
+  /** Asked at each association: the certificate is renewed while the device runs. */
+  readonly identity: () => DeviceIdentity
   readonly time: DeviceTime
   readonly log: Logger
   /** Opens the DTLS association and a CoAP client on it. */
@@ -49,7 +50,7 @@ export class KeyServer {
 
   /** @throws `device/refused` with what the key server says, `device/clock`, and faults of DTLS and CoAP */
   async join(gid: Gid, bit: number): Promise<Joined> {
-    const { identity } = this.#options
+    const identity = this.#options.identity()
     return this.#use(async (client) => {
       const channel = client.peer.secure?.channelBinding()
       if (channel === undefined) throw new IotchainError('device/not-secure', 'the key server is not reached by DTLS')
@@ -99,7 +100,7 @@ export class KeyServer {
   }
 
   #node(gid: Gid): readonly string[] {
-    return ['ace-group', gname(gid), 'nodes', nodeName(deviceMemberId(this.#options.identity.device))]
+    return ['ace-group', gname(gid), 'nodes', nodeName(deviceMemberId(this.#options.identity().device))]
   }
 
   #request(init: RequestInit): Promise<CoapResponse> {
@@ -121,7 +122,7 @@ export class KeyServer {
     clearTimeout(this.#idle)
     this.#busy++
     const reused = this.#client !== undefined
-    this.#client ??= this.#options.dial(this.#options.uri, this.#options.identity)
+    this.#client ??= this.#dial()
     const mine = this.#client
     try {
       return await work(await mine)
@@ -130,7 +131,7 @@ export class KeyServer {
       if (!transport) throw error
       if (this.#client === mine) await this.#drop()
       if (!reused) throw error
-      this.#client ??= this.#options.dial(this.#options.uri, this.#options.identity)
+      this.#client ??= this.#dial()
       return await work(await this.#client)
     } finally {
       this.#busy--
@@ -139,6 +140,15 @@ export class KeyServer {
         this.#idle.unref()
       }
     }
+  }
+
+  /** The next request makes an association anew, with the certificate of then. */
+  async reconnect(): Promise<void> {
+    if (this.#busy === 0) await this.#drop()
+  }
+
+  #dial(): Promise<CoapClient> {
+    return this.#options.dial(this.#options.uri, this.#options.identity())
   }
 
   async #drop(): Promise<void> {

@@ -15,11 +15,12 @@ import { DeviceTime } from './device-time.ts'
 import type { Driver } from './drivers/driver.ts'
 import { Groups } from './groups.ts'
 import { hostClockIsRight } from './host-clock.ts'
-import type { DeviceIdentity } from './identity.ts'
+import { type DeviceIdentity, daysLeft, withCertificate } from './identity.ts'
 import { KeyServer } from './key-server.ts'
 import { machineId } from './machine-id.ts'
 import { Packs } from './packs.ts'
 import { PlainClients } from './plain-clients.ts'
+import { Renewal } from './renewal.ts'
 import { ResourceHost } from './resource-host.ts'
 import { SealedStore } from './sealed-store.ts'
 import { Sealing } from './sealing.ts'
@@ -76,14 +77,29 @@ export class Parts {
 
     const objects = await this.#openObjects(store)
     const credentials = new Credentials({ device: identity.device, log, store })
+    let present = identity
     const keyServer = new KeyServer({
       uri: settings.keyserver,
-      identity,
+      identity: () => present,
       time,
       log,
       dial: this.#options.dialKeyServer ?? dialKeyServer,
     })
     this.#stops.push(() => keyServer.close())
+    const renewal = new Renewal({
+      keyServer,
+      identity: () => present,
+      request: context.resolve(settings.identity.request),
+      stateDirectory: state,
+      log,
+      nowSeconds: () => time.nowSeconds(),
+      retry: settings.retry,
+      onRenewed: (certificate) => {
+        present = withCertificate(present, certificate)
+        void keyServer.reconnect()
+      },
+    })
+    this.#stops.push(() => renewal.stop())
     const clients = new PlainClients((uri) => dial(uri))
     this.#stops.push(() => clients.close())
 
@@ -163,6 +179,7 @@ export class Parts {
     for (const group of groups.sessions.values()) await credentials.load(group.kdcCred)
     this.#stops.push(() => groups.stop())
     groups.start()
+    renewal.start()
     uploader?.start()
 
     metrics.gauge('iotchain_device_waiting_readings', 'Readings that wait for a session key.', () => sealing.waiting)
@@ -170,6 +187,9 @@ export class Parts {
     metrics.gauge('iotchain_device_queued_objects', 'Sealed objects that wait for the proxy.', () => objects.queued)
     metrics.gauge('iotchain_device_dropped_objects', 'Sealed objects that fell out of the ring.', () => objects.dropped)
     metrics.gauge('iotchain_device_uploaded_objects', 'Objects that the proxy took.', () => uploader?.uploaded ?? 0)
+    metrics.gauge('iotchain_device_certificate_days', 'Days until the certificate ends.', () =>
+      daysLeft(present, clock.nowMs() / 1000),
+    )
     metrics.gauge('iotchain_device_clock', 'Source of the time: 0 none, 1 host, 2 key server.', () =>
       ['none', 'host', 'server'].indexOf(time.source),
     )

@@ -41,6 +41,10 @@ export const deviceSettings = z
           .default('account.key')
           .describe('secp256k1 key behind the address; signs enrolment and registration only.'),
         certificate: z.string().default('device.crt').describe('X.509 certificate, with the issuing CA behind it.'),
+        request: z
+          .string()
+          .default('device.csr')
+          .describe('Certificate request (CSR); sent again to renew the certificate in time.'),
         key: z.string().default('device.key').describe('Private key of the certificate (P-256).'),
         ca: z.string().default('ca.crt').describe('Root certificate that the key server’s certificate must chain to.'),
         signingKey: z.string().default('signing.key').describe('Ed25519 key that signs sealed objects.'),

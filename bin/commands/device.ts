@@ -1,14 +1,18 @@
-/** `iotchain-device init` and `registration`: the steps between a new device and a registered one. */
+/** `iotchain-device init`, `enroll` and `registration`: the steps between a new device and a registered one. */
 import { join } from 'node:path'
 import type { Command } from 'commander'
+import { enrol } from '../../device/enrol.ts'
+import { deleteEnrolFile, readEnrolFile } from '../../device/enrol-file.ts'
 import { createRegistration, IDENTITY_FILES, initIdentity } from '../../device/provision.ts'
 import { deviceSettings } from '../../device/settings.ts'
 import { fromHex, toHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { parseAddress } from '../../protocol/messages/address.ts'
 import { encodeRegistrationTicket } from '../../protocol/messages/registration.ts'
+import { readFileOrExplain, writeFileAtomic } from '../../runtime/atomic-file.ts'
 import { loadConfig, resolvePath } from '../../runtime/config.ts'
 import { parseDuration } from '../../runtime/duration.ts'
+import { readPassword } from '../terminal/password.ts'
 
 export function registerDeviceCommands(program: Command): void {
   program
@@ -17,6 +21,22 @@ export function registerDeviceCommands(program: Command): void {
     .option('--dir <folder>', 'where to put them', '.')
     .option('--json', 'print one line of JSON')
     .action(init)
+  program
+    .command('enroll')
+    .description('get a certificate from a key server by a code; makes the keys if there are none')
+    .option('--keyserver <uri>', 'coaps://host:port')
+    .option(
+      '--code-file <file>',
+      'file with the code; else it is asked for at the terminal or read from standard input',
+    )
+    .option(
+      '--file <file>',
+      'keyserver and code from a file (iotchain-enroll.yaml of a boot partition), deleted when used',
+    )
+    .option('--dir <folder>', 'where the keys are, or are made', '.')
+    .option('--uri <uri>', 'where clients find the device (a hint in its registration)', '')
+    .option('--registration <file>', 'write the registration to a file too')
+    .action(enroll)
   program
     .command('registration')
     .description('print the signed registration that the owner submits to the registry')
@@ -52,6 +72,62 @@ async function init(options: { dir: string; json?: boolean }): Promise<void> {
   )
 }
 
+interface EnrollOptions {
+  readonly keyserver?: string
+  readonly codeFile?: string
+  readonly file?: string
+  readonly dir: string
+  readonly uri: string
+  readonly registration?: string
+}
+
+async function enroll(options: EnrollOptions): Promise<void> {
+  const given = options.file === undefined ? undefined : readEnrolFile(options.file)
+  const keyserver = options.keyserver ?? given?.keyserver
+  if (keyserver === undefined) throw usage('--keyserver or --file is needed')
+  const code = given?.code ?? (await readCode(options.codeFile))
+  const enrolled = await enrol({ keyserver, code, directory: options.dir })
+  const text = encodeRegistrationTicket(
+    createRegistration({
+      accountKey: join(options.dir, IDENTITY_FILES.accountKey),
+      signingKey: join(options.dir, IDENTITY_FILES.signingKey),
+      chainId: enrolled.chainId,
+      registry: enrolled.registry,
+      owner: enrolled.owner,
+      keyServer: enrolled.keyServer,
+      uri: options.uri === '' ? (given?.uri ?? '') : options.uri,
+      nonce: 0,
+      deadline: deadlineOf('30d'),
+    }),
+  )
+  if (options.registration !== undefined) writeFileAtomic(options.registration, `${text}\n`, { mode: 0o644 })
+  if (options.file !== undefined) deleteEnrolFile(options.file)
+  console.error(`enrolled as ${enrolled.address}; certificate and root are in ${options.dir}`)
+  console.error(
+    `in the configuration: keyserver: "${keyserver}", chain: { id: ${enrolled.chainId}, registry: "${enrolled.registry}" }`,
+  )
+  console.error(`the owner ${enrolled.owner} submits this registration (iotchain owner register), within 30 days:`)
+  console.log(text)
+  if (process.stdout.isTTY) console.log(await qrCode(text))
+}
+
+/** Never an argument: arguments are seen by every user of the machine. */
+async function readCode(file: string | undefined): Promise<string> {
+  if (file !== undefined) return readFileOrExplain(file, 'enrolment code').toString().trim()
+  if (process.stdin.isTTY) return readPassword(undefined, 'Enrolment code')
+  let text = ''
+  for await (const chunk of process.stdin) {
+    text += String(chunk)
+    if (text.length > 1024) throw usage('the code has 26 characters')
+  }
+  return text.trim()
+}
+
+async function qrCode(text: string): Promise<string> {
+  const { encodeQR } = await import('qr')
+  return encodeQR(text, 'term')
+}
+
 interface RegistrationOptions {
   readonly owner: string
   readonly keyserverSpki: string
@@ -83,10 +159,7 @@ async function registration(options: RegistrationOptions): Promise<void> {
     }),
   )
   console.log(text)
-  if (options.qr === true) {
-    const { encodeQR } = await import('qr')
-    console.log(encodeQR(text, 'term'))
-  }
+  if (options.qr === true) console.log(await qrCode(text))
 }
 
 function keysAndChain(options: RegistrationOptions): {
