@@ -56,6 +56,11 @@ export class CoapClient {
     return this.endpoint.observe(this.peer, { host: this.#host, ...init, path }, callbacks)
   }
 
+  /** CoAP ping. @returns round-trip time in milliseconds */
+  ping(): Promise<number> {
+    return this.endpoint.ping(this.peer)
+  }
+
   /** Closes the endpoint too: a client owns it. */
   close(): Promise<void> {
     return this.endpoint.close()

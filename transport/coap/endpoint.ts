@@ -6,7 +6,6 @@
  * const router = new Router().add({ pattern: '/hello', get: () => ({ code: Code.content, payload: utf8('hi') }) })
  * const endpoint = new CoapEndpoint(await bindUdp({ port: 5683 }), { router })
  */
-import { randomBytes as systemRandomBytes } from 'node:crypto'
 import { IotchainError } from '../../protocol/errors.ts'
 import { BlockTransfer, badCriticalOption } from './block-transfer.ts'
 import { ClientExchanges, failure } from './client-exchanges.ts'
@@ -20,11 +19,12 @@ import { MessageLayer } from './message-layer.ts'
 import type { CoapResponse, Observation, ObserveCallbacks, ObserveInit, RequestInit } from './messages.ts'
 import { type MulticastInit, multicastRequest } from './multicast.ts'
 import { ClientObservation } from './observe-client.ts'
+import { pooledRandomBytes } from './random.ts'
 import { RequestServer } from './request-server.ts'
 import type { Router } from './router.ts'
 import { SourceGuard } from './source-guard.ts'
 import { type CoapEvent, type CoapStats, type DropReason, newStats } from './stats.ts'
-import { systemTimers, type Timer, type Timers } from './timers.ts'
+import { systemTimers, type Timers } from './timers.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
 import { formatPath, parsePath } from './uri.ts'
 
@@ -46,14 +46,12 @@ export interface EndpointOptions {
   readonly onEvent?: ((event: CoapEvent) => void) | undefined
 }
 
-const SWEEP_MS = 10_000
-
 export class CoapEndpoint {
   readonly stats: CoapStats = newStats()
   readonly timers: Timers
   readonly limits: CoapLimits
   readonly #transport: DatagramTransport
-  readonly #options: EndpointOptions
+  readonly #onEvent: ((event: CoapEvent) => void) | undefined
   readonly #guard: SourceGuard
   readonly #layer: MessageLayer
   readonly #deduplication: Deduplication
@@ -61,12 +59,12 @@ export class CoapEndpoint {
   readonly #server: RequestServer | undefined
   readonly #random: () => number
   readonly #randomBytes: (length: number) => Uint8Array
-  #sweep: Timer | undefined
   #closed = false
 
   /** @throws `coap/bad-prefix` */
   constructor(transport: DatagramTransport, options: EndpointOptions = {}) {
-    const { router, onEvent } = options
+    const { router } = options
+    const onEvent = guarded(options.onEvent)
     const timers = options.timers ?? systemTimers
     const limits = { ...defaultLimits, ...options.limits }
     const random = options.random ?? Math.random
@@ -75,7 +73,7 @@ export class CoapEndpoint {
     this.timers = timers
     this.limits = limits
     this.#transport = transport
-    this.#options = options
+    this.#onEvent = onEvent
     this.#random = random
     this.#randomBytes = randomBytes
     const guard = new SourceGuard({
@@ -95,7 +93,15 @@ export class CoapEndpoint {
       const parts = { layer, guard, deduplication, limits, stats, timers, random, router, echo, onEvent }
       this.#server = new RequestServer(parts, (path) => this.notify(path))
     }
-    transport.onmessage = (datagram, peer, multicast = false) => this.#receive(asBuffer(datagram), peer, multicast)
+    transport.onmessage = (datagram, peer, multicast = false) => {
+      try {
+        this.#receive(asBuffer(datagram), peer, multicast)
+      } catch (error) {
+        // a fault of this engine or of a callback: no datagram may end a daemon
+        stats.faults++
+        onEvent?.({ kind: 'fault', reason: 'receive', peer: `${peer.address}:${peer.port}`, error })
+      }
+    }
     transport.onpeergone = (peer) => this.#onPeerGone(peer)
     transport.onunreachable = (peer) => {
       if (peer !== undefined) layer.unreachable(peer)
@@ -145,7 +151,6 @@ export class CoapEndpoint {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#sweep?.cancel()
     this.#exchanges.drop(new IotchainError('coap/closed', 'the endpoint was closed'))
     this.#server?.close()
     this.#layer.drop()
@@ -227,17 +232,6 @@ export class CoapEndpoint {
       return
     }
     server.receive(message, peer, multicast)
-    if (this.#sweep === undefined && server.uploads.size + server.snapshots.size > 0) {
-      this.#sweep = this.timers.after(SWEEP_MS, () => this.#expire(server), true)
-    }
-  }
-
-  #expire(server: RequestServer): void {
-    this.#sweep = undefined
-    server.expire(this.timers.monotonicMs())
-    if (server.uploads.size + server.snapshots.size > 0) {
-      this.#sweep = this.timers.after(SWEEP_MS, () => this.#expire(server), true)
-    }
   }
 
   #reject(messageId: number, peer: Peer): void {
@@ -268,28 +262,25 @@ export class CoapEndpoint {
     this.#layer.drop(peer)
     this.#deduplication.dropPeer(peer.key)
     this.#guard.forget(peer)
-    this.#options.onEvent?.({ kind: 'peer-gone', reason: 'association', peer: `${peer.address}:${peer.port}` })
+    this.#onEvent?.({ kind: 'peer-gone', reason: 'association', peer: `${peer.address}:${peer.port}` })
   }
 
   #drop(reason: DropReason, peer: Peer): void {
     this.stats.dropped[reason]++
-    const { onEvent } = this.#options
-    if (onEvent !== undefined) onEvent({ kind: 'dropped', reason, peer: `${peer.address}:${peer.port}` })
+    if (this.#onEvent !== undefined) this.#onEvent({ kind: 'dropped', reason, peer: `${peer.address}:${peer.port}` })
   }
 }
 
-let pool: Buffer = Buffer.alloc(0)
-let poolAt = 0
-
-/** The system's generator, in runs: a token is 4 octets, and a call costs microseconds. */
-function pooledRandomBytes(length: number): Uint8Array {
-  if (length > 64) return systemRandomBytes(length)
-  if (poolAt + length > pool.length) {
-    pool = systemRandomBytes(4096)
-    poolAt = 0
-  }
-  const out = Uint8Array.prototype.slice.call(pool, poolAt, poolAt + length)
-  pool.fill(0, poolAt, poolAt + length)
-  poolAt += length
-  return out
+/** What listens to events is not allowed to break what it listens to. */
+function guarded(onEvent: EndpointOptions['onEvent']): EndpointOptions['onEvent'] {
+  return (
+    onEvent &&
+    ((event) => {
+      try {
+        onEvent(event)
+      } catch {
+        // nobody is left to tell
+      }
+    })
+  )
 }

@@ -121,7 +121,7 @@ export class IncomingRequest implements CoapRequest {
         this.path.push(this.#text(octets, start, end))
         return
       case OptionNumber.uriQuery:
-        this.query = [...this.query, this.#text(octets, start, end)]
+        this.query = append(this.query, this.#text(octets, start, end))
         return
       case OptionNumber.observe:
         this.observe = decodeUint(octets, start, end)
@@ -133,10 +133,10 @@ export class IncomingRequest implements CoapRequest {
         this.accept = decodeUint(octets, start, end)
         return
       case OptionNumber.etag:
-        this.etags = [...this.etags, cursor.value]
+        this.etags = append(this.etags, cursor.value)
         return
       case OptionNumber.ifMatch:
-        this.ifMatch = [...this.ifMatch, cursor.value]
+        this.ifMatch = append(this.ifMatch, cursor.value)
         return
       case OptionNumber.ifNoneMatch:
         this.ifNoneMatch = true
@@ -174,4 +174,11 @@ export class IncomingRequest implements CoapRequest {
     if (text.includes('�') && !isUtf8(octets.subarray(start, end))) this.badPath = true
     return text
   }
+}
+
+/** Most requests have none: one empty list serves them all. A copy per item would take time in the square of their number. */
+function append<T>(list: readonly T[], item: T): readonly T[] {
+  if (list === NONE) return [item]
+  ;(list as T[]).push(item)
+  return list
 }

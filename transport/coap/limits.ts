@@ -11,9 +11,13 @@ export interface CoapLimits {
   readonly nonLifetimeMs: number
   /** DEFAULT_LEISURE: replies to a group request are spread over this time. */
   readonly leisureMs: number
+  /** Replies to group requests that wait for their moment. */
+  readonly leisurelyReplies: number
   /** A handler that takes longer gets an empty ACK sent and its reply as a separate response. */
   readonly separateAfterMs: number
 
+  /** Largest datagram that is taken for a request; a larger one draws 4.13 with the wish for blocks. */
+  readonly datagramOctets: number
   /** Payload of one block (16 … 1024, a power of two). */
   readonly blockOctets: number
   /** Largest body of a request, unless the resource says otherwise. */
@@ -87,8 +91,10 @@ export const defaultLimits: CoapLimits = {
   exchangeLifetimeMs: 247_000,
   nonLifetimeMs: 145_000,
   leisureMs: 5000,
+  leisurelyReplies: 1024,
   separateAfterMs: 500,
 
+  datagramOctets: 4096,
   blockOctets: 1024,
   bodyOctets: 256 * 1024,
   responseOctets: 4 * 1024 * 1024,

@@ -20,6 +20,7 @@ import type { Peer } from './transport.ts'
 const RECENT_IDS = 4
 /** Between NON notifications to a client whose round-trip time is not known (RFC 7641 §4.5.1). */
 const UNKNOWN_RTT_MS = 3000
+const MAX_REGISTRATION = 1280
 /** A source that is not verified has this long to acknowledge its only confirmable notification. */
 const FIRST_ACK_MS = 10_000
 
@@ -69,6 +70,8 @@ export class Observers {
   register(request: IncomingRequest, match: RouteMatch, contentFormat: number | undefined): Relation | undefined {
     const { limits, timers } = this.#parts
     const { peer, verified } = request
+    // a relation keeps its registration: that of a plain GET or FETCH has some tens of octets
+    if (request.message.octets.length > MAX_REGISTRATION || request.payload.length > MAX_REGISTRATION) return undefined
     const renewed = this.#relations.get(relationKey(request))
     this.remove(renewed)
     const mine = this.#byPeer.get(peer.key)

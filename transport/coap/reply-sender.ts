@@ -14,7 +14,7 @@ import type { CoapReply } from './server.ts'
 import type { Responder, SendOptions, ServerExchange } from './server-exchange.ts'
 import type { Snapshots } from './snapshots.ts'
 import type { SourceGuard } from './source-guard.ts'
-import type { CoapStats } from './stats.ts'
+import type { CoapEvent, CoapStats } from './stats.ts'
 import type { Timers } from './timers.ts'
 
 export interface ReplySenderParts {
@@ -27,6 +27,7 @@ export interface ReplySenderParts {
   readonly stats: CoapStats
   readonly timers: Timers
   readonly maxSzx: number
+  readonly onEvent: ((event: CoapEvent) => void) | undefined
 }
 
 export class ReplySender {
@@ -113,9 +114,17 @@ export class ReplySender {
     return {
       separate: onAcknowledged !== undefined,
       onSettled: (outcome) => {
-        if (outcome === 'acknowledged') onAcknowledged?.()
+        if (outcome === 'acknowledged') this.#tell(onAcknowledged)
         if (outcome === 'reset') this.#parts.observers.remove(relation)
       },
+    }
+  }
+
+  #tell(onAcknowledged: (() => void) | undefined): void {
+    try {
+      onAcknowledged?.()
+    } catch (error) {
+      this.#parts.onEvent?.({ kind: 'handler-error', reason: 'onAcknowledged', peer: '', error })
     }
   }
 

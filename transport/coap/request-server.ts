@@ -3,10 +3,11 @@
  * which a request passes through. Handlers see what is left: a whole request for a resource that exists.
  */
 
-import { szxFor } from './block.ts'
+import { encodeBlock, szxFor } from './block.ts'
 import { Code, isSafe, methodOf } from './codes.ts'
 import type { EchoIssuer } from './echo.ts'
 import { HandlerRunner } from './handler-runner.ts'
+import { IdleSweep } from './idle-sweep.ts'
 import { IncomingRequest } from './incoming-request.ts'
 import { encodeTail, type Message } from './message.ts'
 import { Notifier } from './notifier.ts'
@@ -42,14 +43,16 @@ export class RequestServer {
   readonly #notifier: Notifier
   readonly #core: Resource
   readonly #runner: HandlerRunner
+  readonly #sweep: IdleSweep
   readonly #stopListening: () => void
 
   constructor(parts: RequestServerParts, notify: (path: string) => void) {
     const { limits, stats, router, timers, onEvent } = parts
     const maxSzx = szxFor(limits.blockOctets)
     this.#parts = parts
-    this.uploads = new Uploads(limits, stats)
-    this.snapshots = new Snapshots(limits, stats)
+    this.#sweep = new IdleSweep(timers, (now) => this.#expire(now))
+    this.uploads = new Uploads(limits, stats, () => this.#sweep.wake())
+    this.snapshots = new Snapshots(limits, stats, () => this.#sweep.wake())
     this.observers = new Observers(parts)
     this.ready = new ReadyReplies(limits)
     this.#responder = new Responder(parts)
@@ -127,6 +130,11 @@ export class RequestServer {
       this.#refuseOption(exchange, request)
       return
     }
+    if (message.octets.length > limits.datagramOctets) {
+      // "in blocks, please" (RFC 7959 §2.9.3): what waits for a slow handler must not be 64 KiB a piece
+      this.#sender.finish(exchange, request, undefined, IN_BLOCKS)
+      return
+    }
     const match = this.#match(request)
     if (!('resource' in match)) {
       this.#sender.finish(exchange, request, undefined, match)
@@ -170,13 +178,9 @@ export class RequestServer {
     this.#runner.dropPeer(peer)
   }
 
-  expire(nowMs: number): void {
-    this.uploads.expire(nowMs)
-    this.snapshots.expire(nowMs)
-  }
-
   close(): void {
     this.#stopListening()
+    this.#sweep.close()
     this.#notifier.close()
     this.#responder.close()
     this.observers.close()
@@ -250,11 +254,21 @@ export class RequestServer {
     return isSafe(request.message.code) ? undefined : { code: Code.requestEntityIncomplete }
   }
 
+  #expire(nowMs: number): boolean {
+    this.uploads.expire(nowMs)
+    this.snapshots.expire(nowMs)
+    return this.uploads.size + this.snapshots.size > 0
+  }
+
   #drop(reason: DropReason): void {
     this.#parts.stats.dropped[reason]++
   }
 }
 
+const IN_BLOCKS: CoapReply = {
+  code: Code.requestEntityTooLarge,
+  options: [{ number: OptionNumber.block1, value: encodeBlock({ number: 0, more: false, szx: 6 }) }],
+}
 const TRY_IN_A_SECOND = encodeTail([{ number: OptionNumber.maxAge, value: Uint8Array.of(1) }])
 
 function handlerOf(resource: Resource, code: number): Handler | undefined {

@@ -89,13 +89,13 @@ export class Responder {
       this.#sendAtLeisure(exchange, reply)
       return true
     }
-    if (!exchange.confirmable) {
+    const wantsAck = options.separate === true && guard.isVerified(peer)
+    if (!exchange.confirmable && !wantsAck) {
       exchange.answered = true
       layer.transmit(assemble(MessageType.non, reply.code, layer.nextMessageId(peer), message.token, reply.tail), peer)
       return true
     }
-    const separate = exchange.acknowledged || (options.separate === true && guard.isVerified(peer))
-    if (!separate) {
+    if (!exchange.acknowledged && !wantsAck) {
       exchange.answered = true
       const datagram = assemble(MessageType.ack, reply.code, message.messageId, message.token, reply.tail)
       if (exchange.seen !== undefined) deduplication.answer(exchange.seen, datagram)
@@ -120,8 +120,12 @@ export class Responder {
 
   // RFC 7252 §8.2: everyone in the group would answer in the same moment
   #sendAtLeisure(exchange: ServerExchange, reply: EncodedReply): void {
-    const { layer, limits, timers, random } = this.#parts
+    const { layer, limits, stats, timers, random } = this.#parts
     const { peer, message } = exchange
+    if (this.#leisurely.size >= limits.leisurelyReplies) {
+      stats.dropped.multicast++
+      return
+    }
     const timer = timers.after(limits.leisureMs * random(), () => {
       this.#leisurely.delete(timer)
       if (exchange.gone) return

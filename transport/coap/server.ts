@@ -52,7 +52,8 @@ export interface CoapReply {
   /** Any other option. */
   readonly options?: readonly CoapOption[] | undefined
   /**
-   * Called once when the client has acknowledged the reply. Such a reply goes as a separate confirmable response.
+   * Called once when the client has acknowledged the reply. Such a reply goes as a separate confirmable response,
+   * in several blocks: the last of them.
    * Never called for a source that is not verified, nor when the client is gone.
    */
   readonly onAcknowledged?: (() => void) | undefined

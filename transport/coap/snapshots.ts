@@ -18,15 +18,18 @@ interface Snapshot {
 export class Snapshots {
   readonly #limits: CoapLimits
   readonly #stats: CoapStats
+  readonly #onKept: () => void
   readonly #byKey = new Map<string, Snapshot>()
   /** In order of last use. */
   readonly #all = new Set<Snapshot>()
   readonly #perPeer = new Map<string, Set<Snapshot>>()
   #octets = 0
 
-  constructor(limits: CoapLimits, stats: CoapStats) {
+  /** @param onKept called when there is something to expire */
+  constructor(limits: CoapLimits, stats: CoapStats, onKept: () => void) {
     this.#limits = limits
     this.#stats = stats
+    this.#onKept = onKept
   }
 
   keep(request: IncomingRequest, reply: CoapReply, nowMs: number): void {
@@ -51,6 +54,7 @@ export class Snapshots {
       this.#remove(this.#all.values().next().value)
     }
     this.#stats.snapshots = this.#all.size
+    this.#onKept()
   }
 
   find(request: IncomingRequest, nowMs: number): CoapReply | undefined {

@@ -34,6 +34,8 @@ export interface CoapStats {
   resetsSent: number
   resetsReceived: number
   notifications: number
+  /** Exceptions where there should be none. */
+  faults: number
   /** Gauges. */
   observers: number
   uploads: number
@@ -45,7 +47,7 @@ export interface CoapStats {
 
 /** For a log with a rate limit; `peer` is `address:port`. */
 export interface CoapEvent {
-  readonly kind: 'dropped' | 'refused' | 'observer-gone' | 'handler-error' | 'peer-gone'
+  readonly kind: 'dropped' | 'observer-gone' | 'handler-error' | 'peer-gone' | 'fault'
   readonly reason: string
   readonly peer: string
   readonly error?: unknown
@@ -64,6 +66,7 @@ export function newStats(): CoapStats {
     resetsSent: 0,
     resetsReceived: 0,
     notifications: 0,
+    faults: 0,
     observers: 0,
     uploads: 0,
     snapshots: 0,

@@ -37,15 +37,18 @@ const GIVES_WAY_MS = 10_000
 export class Uploads {
   readonly #limits: CoapLimits
   readonly #stats: CoapStats
+  readonly #onKept: () => void
   /** In order of last use. */
   readonly #uploads = new Map<string, Upload>()
   readonly #perPeer = new Map<string, number>()
   #octets = 0
   #unverified = 0
 
-  constructor(limits: CoapLimits, stats: CoapStats) {
+  /** @param onKept called when there is something to expire */
+  constructor(limits: CoapLimits, stats: CoapStats, onKept: () => void) {
     this.#limits = limits
     this.#stats = stats
+    this.#onKept = onKept
   }
 
   /** Takes one block. @param bodyLimit octets that this resource allows */
@@ -128,6 +131,7 @@ export class Uploads {
     if (!upload.verified) this.#unverified++
     this.#stats.uploads = this.#uploads.size
     this.#append(upload, payload)
+    this.#onKept()
     return { reply: { code: Code.continue } }
   }
 

@@ -161,6 +161,56 @@ describe('a server under load', () => {
     expect(arrived).toBe(2)
   })
 
+  test('wants large requests in blocks, and keeps no large registration', async () => {
+    w = world(
+      new Router().add({
+        pattern: '/p',
+        observable: true,
+        get: () => ({ code: Code.content }),
+        put: ({ payload }) => ({ code: Code.changed, payload: utf8(String(payload.length)) }),
+      }),
+    )
+    const raw = w.raw()
+    const path = textOption(OptionNumber.uriPath, 'p')
+    raw.send({ type: MessageType.con, code: Code.put, messageId: 1, options: [path], payload: new Uint8Array(5000) })
+    const observe = { number: OptionNumber.observe, value: new Uint8Array(0) }
+    const junk = { number: 2052, value: new Uint8Array(1300) }
+    raw.send({ type: MessageType.con, code: Code.get, messageId: 2, options: [observe, path, junk] })
+    await w.timers.advance(50)
+    const [put, get] = raw.take()
+    expect([put?.code, put?.options().getUint(OptionNumber.block1)]).toEqual([Code.requestEntityTooLarge, 6])
+    expect([get?.code, get?.options().has(OptionNumber.observe)]).toEqual([Code.content, false])
+    // a client that sends large ones does as it is told
+    const client = w.client('127.0.0.1')
+    expect((await w.timers.until(client.put('/p', new Uint8Array(5000)))).text).toBe('5000')
+  })
+
+  test('survives a callback that throws', async () => {
+    w = world(
+      new Router().add({
+        pattern: '/p',
+        get: () => ({
+          code: Code.content,
+          onAcknowledged: () => {
+            throw new Error('not this time')
+          },
+        }),
+      }),
+      {
+        server: {
+          onEvent: () => {
+            throw new Error('nor here')
+          },
+        },
+      },
+    )
+    const client = w.client()
+    expect((await w.timers.until(client.get('/p'))).codeText).toBe('2.05')
+    await w.timers.advance(50)
+    expect((await w.timers.until(client.get('/p', { confirmable: false }))).codeText).toBe('2.05')
+    await w.timers.advance(50)
+  })
+
   test('reports what it drops to whoever listens, without words of its own', async () => {
     const events: string[] = []
     w = world(new Router(), {

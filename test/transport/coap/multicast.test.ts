@@ -6,7 +6,7 @@ import { CoapEndpoint } from '../../../transport/coap/endpoint.ts'
 import { encodeMessage, MessageType } from '../../../transport/coap/message.ts'
 import { textOption, uintOption } from '../../../transport/coap/option-set.ts'
 import { OptionNumber } from '../../../transport/coap/options.ts'
-import { PIPE_GROUP, PipeNetwork, PipePeer } from '../../../transport/coap/pipe.ts'
+import { PIPE_GROUP, PipeNetwork, PipePeer, seededRandom } from '../../../transport/coap/pipe.ts'
 import { Router } from '../../../transport/coap/server.ts'
 import { bindUdp } from '../../../transport/coap/udp.ts'
 import { VirtualTimers } from '../../../transport/coap/virtual-timers.ts'
@@ -34,7 +34,8 @@ function setup(servers: number) {
         },
         get: () => ({ code: Code.content, payload: new Uint8Array(2000).fill(i) }),
       })
-    const endpoint = new CoapEndpoint(network.attach(`192.0.2.${i + 1}`, 5683), { router, timers })
+    const random = seededRandom(i + 1)
+    const endpoint = new CoapEndpoint(network.attach(`192.0.2.${i + 1}`, 5683), { router, timers, random })
     closers.push(() => endpoint.close())
     return endpoint
   })
