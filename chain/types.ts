@@ -48,7 +48,7 @@ export interface DeviceEntry {
   readonly keyServer: Uint8Array
   /** the AccessToken contracts whose tokens count, at most 8 */
   readonly contracts: readonly Address[]
-  /** a hint where the device is; pinned by keyServer */
+  /** how clients reach the key server (coaps://…): a hint, pinned by keyServer */
   readonly uri: string
   readonly active: boolean
   /** the block of the last change */

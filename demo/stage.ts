@@ -166,11 +166,11 @@ export async function setUpDaemons(
     (
       await runToEnd('iotchain-device', [
         'registration',
-        ...['--config', configs.device, '--owner', owner, '--keyserver-spki', spki, '--uri', deviceUri],
+        ...['--config', configs.device, '--owner', owner, '--keyserver-spki', spki, '--uri', keyServer.uri],
       ])
     ).trim(),
   )
-  await registerDevice(set.session, ticket, [set.contract], deviceUri)
+  await registerDevice(set.session, ticket, [set.contract], keyServer.uri)
   await setOffer(set.session, {
     contract: set.contract,
     plan: parsePolicy(`puzzle(${PUZZLE_BITS})`, owner),

@@ -128,7 +128,7 @@ export function registerDevices(owner: Command): void {
       'register a device by the line that `iotchain-device registration` printed (a file, or - for standard input)',
     )
     .option('--contract <names...>', 'contracts whose tokens count (default: main)')
-    .option('--uri <uri>', "where the device is (default: the ticket's)")
+    .option('--uri <uri>', "coaps:// address of the key server, for clients (default: the ticket's)")
     .action(
       action<ChainOptions & { contract?: string[]; uri?: string }, [string]>(async (ctx, options, file) => {
         const text = file === '-' ? await standardInput() : readFileOrExplain(file, 'registration').toString('utf8')
@@ -142,7 +142,7 @@ export function registerDevices(owner: Command): void {
   sending(owner.command('update <device>'))
     .description('change which contracts count for a device, or where it is')
     .option('--contract <names...>', 'the new list of contracts')
-    .option('--uri <uri>', 'where the device is')
+    .option('--uri <uri>', 'coaps:// address of the key server, for clients')
     .action(
       action<ChainOptions & { contract?: string[]; uri?: string }, [string]>(async (ctx, options, device) => {
         const session = await openSession(ctx, options)
