@@ -97,7 +97,8 @@ export class Group {
     const group = new Group(parts, identity, state, secrets)
     group.needsEpoch = lost.some((e) => e.epoch === stored.head.active || e.epoch === stored.head.allocated)
     const { session } = state.head
-    if (session > 0) {
+    const recovered = state.sessions.length === 0 && state.head.active === 0
+    if (session > 0 && !recovered) {
       const bytes = await parts.storage.broadcast(identity.name, session)
       const times = state.sessions.find((s) => s.session === session)
       if (bytes === undefined || times === undefined) {

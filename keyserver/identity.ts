@@ -1,5 +1,5 @@
 /** Who the key server is: its certificate and key, the broadcast key, and what others pin of them. */
-import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
+import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { toHex } from '../protocol/bytes.ts'
 import { coseKeyEd25519 } from '../protocol/cose/key.ts'
 import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
@@ -59,7 +59,7 @@ export function loadIdentity(suite: CryptoSuite, files: IdentityFiles, nowSecond
       hint: 'renew it with the same key, and check the clock',
     })
   }
-  const signingKey = suite.ed25519.signing(loadBroadcastSeed(files.broadcast))
+  const signingKey = loadBroadcastKey(suite, files.broadcast)
   const spki = Uint8Array.from(spkiSha256(certificate))
   return {
     certificate: pem,
@@ -98,9 +98,9 @@ function loadBroadcastSeed(path: string): Uint8Array {
   return Uint8Array.from(key.export({ type: 'pkcs8', format: 'der' }).subarray(-32))
 }
 
-/** For display: the broadcast key's public half as a COSE_Key. */
-export function broadcastPublicKey(path: string): Buffer {
-  return createPublicKey(readFileOrExplain(path, 'broadcast key')).export({ type: 'spki', format: 'der' }).subarray(-32)
+/** The key that signs broadcasts and credentials. @throws `runtime/cannot-read`, `keyserver/bad-identity` */
+export function loadBroadcastKey(suite: CryptoSuite, path: string): SigningKey {
+  return suite.ed25519.signing(loadBroadcastSeed(path))
 }
 
 /** `DNS:a, IP Address:::1` → names that a URI can carry. */

@@ -1,11 +1,15 @@
-/** Commands of `iotchain-keyserver` beside run and check: init, spki, code, revoke. */
+/** Commands of `iotchain-keyserver` beside run and check: init, spki, code, revoke, recover. */
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { suite } from '#crypto'
 import { keyServerSchema } from '../../keyserver/config.ts'
+import { readPems } from '../../keyserver/endpoints.ts'
 import { EnrolmentCodes } from '../../keyserver/enrolment-codes.ts'
+import { loadBroadcastKey } from '../../keyserver/identity.ts'
 import { initKeyServer } from '../../keyserver/init.ts'
-import { orderRevocation } from '../../keyserver/revocations.ts'
+import { type Mirror, recover, requireRevocationAnswer } from '../../keyserver/recover.ts'
+import { orderRevocation, revokedSerials } from '../../keyserver/revocations.ts'
+import { Storage } from '../../keyserver/storage.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { parseAddress } from '../../protocol/messages/address.ts'
@@ -14,6 +18,9 @@ import { systemClock } from '../../runtime/clock.ts'
 import { loadConfig, resolvePath } from '../../runtime/config.ts'
 import { parseDuration } from '../../runtime/duration.ts'
 import { spkiSha256 } from '../../runtime/pki/certificate.ts'
+import { openLevelStore } from '../../store/level.ts'
+import type { CoapClient } from '../../transport/coap/client.ts'
+import { dial } from '../../transport/dial.ts'
 
 interface InitOptions {
   readonly config: string
@@ -60,6 +67,67 @@ export function registerKeyServerCommands(program: Command): void {
     .option('--device <address>', 'all certificates of this device')
     .option('--serial <hex>', 'one certificate')
     .action(revoke)
+  program
+    .command('recover')
+    .description('make a restored backup safe to run: all counters jump ahead, everybody joins again')
+    .requiredOption('--config <file>', 'configuration file')
+    .option('--mirror <uri...>', 'coap://HOST of proxies that still hold broadcasts')
+    .option('--crl <file...>', 'present revocation lists')
+    .option('--none-revoked', 'no certificate was revoked since the backup')
+    .action(runRecover)
+}
+
+interface RecoverCommand {
+  readonly config: string
+  readonly mirror?: string[]
+  readonly crl?: string[]
+  readonly noneRevoked?: boolean
+}
+
+async function runRecover(options: RecoverCommand): Promise<void> {
+  const config = loadConfig(keyServerSchema, options.config)
+  const path = (file: string): string => resolvePath(options.config, file)
+  const crls = readPems(options.crl ?? [], 'revocation list')
+  requireRevocationAnswer(crls, options.noneRevoked === true)
+  const issuers = crls.length === 0 ? [] : readPems(config.issuers.map(path), 'CA certificate')
+  const folder = path(config.state)
+  const store = await openLevelStore(join(folder, 'store'))
+  const clients: CoapClient[] = []
+  try {
+    const mirrors: Mirror[] = []
+    for (const uri of options.mirror ?? []) {
+      const client = await dial(uri)
+      clients.push(client)
+      mirrors.push({ name: uri, newest: (group) => newestOf(client, group) })
+    }
+    const report = await recover({
+      suite,
+      storage: new Storage(store),
+      folder,
+      verifyKey: suite.ed25519.verifying(loadBroadcastKey(suite, path(config.keys.broadcast)).publicKey),
+      mirrors,
+      revoked: await revokedSerials(crls, issuers),
+      now: Math.floor(systemClock.nowMs() / 1000),
+      onWarning: (text) => console.error(text),
+    })
+    for (const { group, storedSession, seenSession, first, members } of report) {
+      const seen = seenSession > 0 ? `, ${seenSession} on a mirror` : ''
+      console.log(
+        `group ${group}: session ${storedSession} stored${seen}; goes on with ${first}; ${members} members out`,
+      )
+    }
+    console.log(
+      `${report.length} groups recovered; enrolment codes are void; devices and clients join again by themselves`,
+    )
+  } finally {
+    await Promise.all(clients.map((c) => c.close()))
+    await store.close()
+  }
+}
+
+async function newestOf(client: CoapClient, group: string): Promise<Uint8Array | undefined> {
+  const response = await client.get(`/bc/${group}`, { timeoutMs: 20_000 })
+  return response.ok ? response.payload : undefined
 }
 
 interface CodeOptions {
