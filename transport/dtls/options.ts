@@ -7,6 +7,8 @@ import type { ClientAuth, Pem, SecureOptions } from './types.ts'
 export const DEFAULT_MTU = 1200
 export const DEFAULT_HANDSHAKE_TIMEOUT_MS = 60_000
 export const DEFAULT_RETRANSMIT_MS = 1000
+/** OpenSSL takes a timer with less than 15 ms to go for expired: a shorter one would send everything twice. */
+const LEAST_RETRANSMIT_MS = 20
 export const TICKET_KEY_OCTETS = 80
 export const MAX_TICKET_KEYS = 4
 
@@ -27,7 +29,13 @@ export function timingOf(options: SecureOptions): Timing {
   return {
     mtu: whole(options.mtu, DEFAULT_MTU, 'mtu', 256, 16_384),
     handshakeTimeout: whole(options.handshakeTimeout, DEFAULT_HANDSHAKE_TIMEOUT_MS, 'handshakeTimeout', 1, 3_600_000),
-    retransmitInitial: whole(options.retransmitInitial, DEFAULT_RETRANSMIT_MS, 'retransmitInitial', 10, 60_000),
+    retransmitInitial: whole(
+      options.retransmitInitial,
+      DEFAULT_RETRANSMIT_MS,
+      'retransmitInitial',
+      LEAST_RETRANSMIT_MS,
+      60_000,
+    ),
   }
 }
 
