@@ -13,7 +13,7 @@ export const enrolFileSchema = z.strictObject({
     .regex(/^coaps:\/\/[^/\s]+$/, 'must look like coaps://host:port')
     .describe('The key server to enrol with.'),
   code: z.string().min(26).max(64).describe('The code that iotchain-keyserver printed.'),
-  uri: z.string().max(256).default('').describe('Where clients find the device, for its registration.'),
+  uri: z.string().max(256).default('').describe('How clients reach the key server, where that differs.'),
 })
 
 export type EnrolFile = z.output<typeof enrolFileSchema>

@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { enrol } from '../../device/enrol.ts'
+import { writeEnrolledConfig } from '../../device/enrol-config.ts'
 import { deleteEnrolFile, readEnrolFile } from '../../device/enrol-file.ts'
 import { createRegistration, IDENTITY_FILES, initIdentity } from '../../device/provision.ts'
 import { deviceSettings } from '../../device/settings.ts'
@@ -34,8 +35,9 @@ export function registerDeviceCommands(program: Command): void {
       'keyserver and code from a file (iotchain-enroll.yaml of a boot partition), deleted when used',
     )
     .option('--dir <folder>', 'where the keys are, or are made', '.')
-    .option('--uri <uri>', 'where clients find the device (a hint in its registration)', '')
+    .option('--uri <uri>', 'how clients reach the key server, for the registration (default: as given here)', '')
     .option('--registration <file>', 'write the registration to a file too')
+    .option('--config <file>', 'put key server and chain into this configuration')
     .action(enroll)
   program
     .command('registration')
@@ -48,7 +50,7 @@ export function registerDeviceCommands(program: Command): void {
     .option('--registry <address>', 'DeviceRegistry contract, without a configuration')
     .option('--nonce <n>', 'nonce of the device in the registry: 0 at first', '0')
     .option('--deadline <when>', 'how long it is good: a duration from now, or unix seconds', '30d')
-    .option('--uri <uri>', 'where clients find the device (a hint)', '')
+    .option('--uri <uri>', 'coaps:// address of the key server, for clients (default: the configuration’s)', '')
     .option('--qr', 'print a QR code too')
     .action(registration)
 }
@@ -66,7 +68,9 @@ async function init(options: { dir: string; json?: boolean }): Promise<void> {
   console.log(`keys            ${Object.values(IDENTITY_FILES).join(', ')} in ${options.dir} (readable by you alone)`)
   console.log('')
   console.log('next: have the CA issue the certificate, and register the device:')
-  console.log(`  iotchain owner ca issue --csr ${join(options.dir, IDENTITY_FILES.request)} …`)
+  console.log(
+    `  iotchain owner ca device ${join(options.dir, IDENTITY_FILES.request)} --out ${join(options.dir, 'device.crt')}`,
+  )
   console.log(
     `  iotchain-device registration --dir ${options.dir} --owner 0x… --keyserver-spki … --chain-id … --registry 0x…`,
   )
@@ -79,6 +83,7 @@ interface EnrollOptions {
   readonly dir: string
   readonly uri: string
   readonly registration?: string
+  readonly config?: string
 }
 
 async function enroll(options: EnrollOptions): Promise<void> {
@@ -95,17 +100,19 @@ async function enroll(options: EnrollOptions): Promise<void> {
       registry: enrolled.registry,
       owner: enrolled.owner,
       keyServer: enrolled.keyServer,
-      uri: options.uri === '' ? (given?.uri ?? '') : options.uri,
+      uri: [options.uri, given?.uri ?? ''].find((uri) => uri !== '') ?? keyserver,
       nonce: 0,
       deadline: deadlineOf('30d'),
     }),
   )
   if (options.registration !== undefined) writeFileAtomic(options.registration, `${text}\n`, { mode: 0o644 })
+  if (options.config !== undefined) writeEnrolledConfig(options.config, keyserver, enrolled)
   if (options.file !== undefined) deleteEnrolFile(options.file)
   console.error(`enrolled as ${enrolled.address}; certificate and root are in ${options.dir}`)
-  console.error(
-    `in the configuration: keyserver: "${keyserver}", chain: { id: ${enrolled.chainId}, registry: "${enrolled.registry}" }`,
-  )
+  if (options.config === undefined) {
+    const { chainId, registry } = enrolled
+    console.error(`in the configuration: keyserver: "${keyserver}", chain: { id: ${chainId}, registry: "${registry}" }`)
+  }
   console.error(`the owner ${enrolled.owner} submits this registration (iotchain owner register), within 30 days:`)
   console.log(text)
   if (process.stdout.isTTY) console.log(await qrCode(text))
@@ -142,7 +149,7 @@ interface RegistrationOptions {
 }
 
 async function registration(options: RegistrationOptions): Promise<void> {
-  const { accountKey, signingKey, chainId, registry } = keysAndChain(options)
+  const { accountKey, signingKey, chainId, registry, uri } = keysAndChain(options)
   const keyServer = fromHex(options.keyserverSpki)
   if (keyServer.length !== 32) throw usage('--keyserver-spki has 64 hex digits')
   const text = encodeRegistrationTicket(
@@ -153,7 +160,7 @@ async function registration(options: RegistrationOptions): Promise<void> {
       registry,
       owner: parseAddress(options.owner),
       keyServer,
-      uri: options.uri,
+      uri: options.uri === '' ? uri : options.uri,
       nonce: wholeNumber('--nonce', options.nonce),
       deadline: deadlineOf(options.deadline),
     }),
@@ -167,15 +174,17 @@ function keysAndChain(options: RegistrationOptions): {
   signingKey: string
   chainId: number
   registry: string
+  uri: string
 } {
   if (options.config !== undefined) {
-    const { identity, chain } = loadConfig(deviceSettings, options.config)
+    const { identity, chain, keyserver } = loadConfig(deviceSettings, options.config)
     const resolve = (path: string): string => resolvePath(options.config as string, path)
     return {
       accountKey: resolve(identity.accountKey),
       signingKey: resolve(identity.signingKey),
       chainId: chain.id,
       registry: chain.registry,
+      uri: keyserver,
     }
   }
   if (options.chainId === undefined || options.registry === undefined) {
@@ -186,6 +195,7 @@ function keysAndChain(options: RegistrationOptions): {
     signingKey: join(options.dir, IDENTITY_FILES.signingKey),
     chainId: wholeNumber('--chain-id', options.chainId),
     registry: parseAddress(options.registry),
+    uri: '',
   }
 }
 

@@ -27,6 +27,7 @@ export interface Rig {
   readonly folder: string
   readonly address: Address
   readonly keyServer: KeyServerDouble
+  readonly clock: RigClock
   readonly lines: Record<string, unknown>[]
   device: DeviceDaemon
   readonly ca: { root: Authority; issuing: Authority }
@@ -46,12 +47,22 @@ const monotonicMs = (): number => (performance.now() - startedMs) * SPEED
 const epochMs = Date.now()
 export const fastClock: Clock = { nowMs: () => epochMs + monotonicMs(), monotonicMs }
 
+/** The clock of one rig: `shiftMs` sets its wall clock forward. */
+export interface RigClock extends Clock {
+  shiftMs: number
+}
+function rigClock(): RigClock {
+  const clock: RigClock = { shiftMs: 0, monotonicMs, nowMs: () => fastClock.nowMs() + clock.shiftMs }
+  return clock
+}
+
 export const SIMULATED = { path: '/s/demo', driver: 'simulated', group: 1, every: '100ms', unit: 'Cel', seed: 3 }
 
 export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig'): Promise<Rig> {
   const folder = temporaryFolder()
   const { address, ca } = await makeIdentity(folder)
-  const keyServer = new KeyServerDouble({ device: address, nowSeconds: () => Math.floor(fastClock.nowMs() / 1000) })
+  const clock = rigClock()
+  const keyServer = new KeyServerDouble({ device: address, nowSeconds: () => Math.floor(clock.nowMs() / 1000) })
   await keyServer.start()
   onTestFinished(() => keyServer.stop())
   const lines: Record<string, unknown>[] = []
@@ -67,7 +78,7 @@ export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig
   }
   let direct = false
   const create = (): Promise<DeviceDaemon> =>
-    createDevice(deviceSettings.parse(settings), context(folder, lines), {
+    createDevice(deviceSettings.parse(settings), context(folder, lines, clock), {
       machine,
       dialKeyServer: direct ? undefined : keyServer.dial,
     })
@@ -75,6 +86,7 @@ export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig
     folder,
     address,
     keyServer,
+    clock,
     lines,
     device: await create(),
     ca,
@@ -118,7 +130,11 @@ async function makeIdentity(
   return { address: made.address, ca }
 }
 
-export function context(folder: string, lines: Record<string, unknown>[] = []): DaemonContext {
+export function context(
+  folder: string,
+  lines: Record<string, unknown>[] = [],
+  clock: Clock = fastClock,
+): DaemonContext {
   return {
     name: 'iotchain-device',
     log: createLogger({
@@ -128,7 +144,7 @@ export function context(folder: string, lines: Record<string, unknown>[] = []): 
       intervalMs: 0,
     }),
     metrics: createMetrics(),
-    clock: fastClock,
+    clock,
     configFile: join(folder, 'device.yaml'),
     resolve: (path) => join(folder, path),
     checkOnly: false,

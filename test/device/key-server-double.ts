@@ -65,6 +65,8 @@ export class KeyServerDouble {
   silent = false
   /** Seconds by which the server's clock is ahead. */
   aheadSeconds = 0
+  /** Renews certificates, where it is set. */
+  onRenew: ((payload: Uint8Array) => Promise<Uint8Array>) | undefined
   joins = 0
   newSids = 0
   port = 0
@@ -205,6 +207,13 @@ export class KeyServerDouble {
             }),
           ),
         ),
+      })
+      .add({
+        pattern: '/renew',
+        post: async (request) =>
+          this.onRenew === undefined
+            ? problemReply(Code.notFound, {})
+            : { code: Code.changed, payload: await this.onRenew(request.payload), contentFormat: ContentFormat.cbor },
       })
       .add({
         pattern: '/bc/:g',
