@@ -3,6 +3,7 @@ import { below, block, type CoapShape, coap, mutate, octets, path, type Random, 
 import type { Spoofed } from './raw.ts'
 import type { Target } from './system.ts'
 
+/** Without end: the attack takes as many as it needs. */
 export type Flood = (target: Target, random: Random, hello: Buffer) => Iterable<Spoofed>
 
 /** Anybody but the two addresses that are really there. */
@@ -16,6 +17,10 @@ function anyPort(random: Random): number {
 
 function* times(count: number, make: (i: number) => Spoofed): Iterable<Spoofed> {
   for (let i = 0; i < count; i++) yield make(i)
+}
+
+function* endless(make: (i: number) => Spoofed): Iterable<Spoofed> {
+  for (let i = 0; ; i++) yield make(i)
 }
 
 function from(random: Random, payload: Uint8Array): Spoofed {
@@ -64,11 +69,11 @@ function corpus(target: Target, hello: Buffer): Buffer[] {
   return shapes.map(coap)
 }
 
-export const randomFlood: Flood = (_target, random) => times(100_000, () => from(random, randomDatagram(random)))
+export const randomFlood: Flood = (_target, random) => endless(() => from(random, randomDatagram(random)))
 
 export const mutatedFlood: Flood = (target, random, hello) => {
   const messages = corpus(target, hello)
-  return times(100_000, () => {
+  return endless(() => {
     const message = mutate(random, messages[below(random, messages.length)]!)
     if (!target.secure && message.length > 4 && random() < 0.7) {
       // most with a message ID of their own: deduplication must not swallow them
@@ -80,11 +85,11 @@ export const mutatedFlood: Flood = (target, random, hello) => {
 
 export const portZeroFlood: Flood = (target, random, hello) => {
   const messages = corpus(target, hello)
-  return times(2000, (i) => ({ host: anyHost(random), port: 0, payload: messages[i % messages.length]! }))
+  return endless((i) => ({ host: anyHost(random), port: 0, payload: messages[i % messages.length]! }))
 }
 
 export const uploadFlood: Flood = (target, random) =>
-  times(20_000, (i) =>
+  endless((i) =>
     from(
       random,
       coap({
@@ -98,7 +103,7 @@ export const uploadFlood: Flood = (target, random) =>
   )
 
 export const observerFlood: Flood = (target, random) =>
-  times(20_000, (i) =>
+  endless((i) =>
     from(
       random,
       coap({ messageId: i, token: octets(random, 8), options: [[6, Buffer.alloc(0)], ...path(target.readPath)] }),
@@ -107,7 +112,7 @@ export const observerFlood: Flood = (target, random) =>
 
 /** Blocks that no body has, sizes that no memory has. */
 export const oversizedFlood: Flood = (target, random) =>
-  times(10_000, (i) => {
+  endless((i) => {
     const upload = path(target.uploadPath)
     const size: readonly [number, Uint8Array] = [60, Buffer.from('ffffffff', 'hex')]
     const shapes: CoapShape[] = [
@@ -154,7 +159,7 @@ export function resetFlood(host: number, ports: readonly number[]): Iterable<Spo
 
 /** ClientHellos without a cookie, from everywhere. */
 export const cookieFlood: Flood = (_target, random, hello) =>
-  times(20_000, () => {
+  endless(() => {
     const own = Buffer.from(hello)
     octets(random, 32).copy(own, 13 + 12 + 2)
     return from(random, own)

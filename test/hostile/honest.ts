@@ -1,10 +1,18 @@
-/** Honest clients in the outer namespace: ours, and the unmodified coap-client and aiocoap-client. */
+/** Honest clients in the outer namespace: ours, and the unmodified coap-client and aiocoap. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { aiocoapPython, coapClient } from '../peers/coap-peers.ts'
+import { peerSource } from '../peers/install.ts'
 import { PeerProcess } from '../peers/process.ts'
+import {
+  commandLine,
+  type ObserveCommand,
+  type ObserveOutcome,
+  type Outcome,
+  type RequestCommand,
+} from '../peers/protocol.ts'
 import { inside, SERVER_ADDRESS } from './namespaces.ts'
 import type { System, Target } from './system.ts'
 
@@ -88,30 +96,28 @@ export class Outside {
     return [...`${program.stdout}\n${program.stderr}`.matchAll(/c:2\.05 .*Observe/g)].length
   }
 
-  async #aiocoapClient(): Promise<string> {
-    return join(dirname(await aiocoapPython()), 'aiocoap-client')
+  /** One command to aiocoap, through the program that the interop suite drives it with. */
+  async #aiocoap(
+    port: number,
+    op: 'request' | 'observe',
+    command: RequestCommand | ObserveCommand,
+  ): Promise<Outcome & ObserveOutcome> {
+    const driver = [await aiocoapPython(), peerSource('aiocoap', 'peer.py'), 'client', SERVER_ADDRESS, String(port)]
+    const program = new PeerProcess(inside(this.namespace, driver))
+    program.write(commandLine(op, 1, command))
+    const line = await program.line(15_000)
+    await program.stop()
+    return JSON.parse(line ?? '{}') as Outcome & ObserveOutcome
   }
 
   async aiocoapGet(port: number, path: string): Promise<number> {
-    const folder = mkdtempSync(join(tmpdir(), 'iotchain-aiocoap-'))
-    try {
-      const file = join(folder, 'body')
-      const url = `coap://${SERVER_ADDRESS}:${port}${path}`
-      await this.#run([await this.#aiocoapClient(), '--quiet', '-o', file, url], 12_000)
-      return readFileSync(file).length
-    } catch {
-      return 0
-    } finally {
-      rmSync(folder, { recursive: true, force: true })
-    }
+    const { code, payload } = await this.#aiocoap(port, 'request', { path })
+    return code === '2.05' ? (payload ?? '').length / 2 : 0
   }
 
-  async aiocoapObserve(port: number, path: string, seconds: number): Promise<number> {
-    const url = `coap://${SERVER_ADDRESS}:${port}${path}`
-    const program = await this.#run(
-      [await this.#aiocoapClient(), '--quiet', '--observe', '--observe-exec', 'wc -c', url],
-      seconds * 1000,
-    )
-    return [...program.stdout.matchAll(/^\d+$/gm)].length
+  /** Representations that aiocoap heard of `count`. Its own command-line client ends an observation at once (0.4.17). */
+  async aiocoapObserve(port: number, path: string, count: number): Promise<number> {
+    const { notifications } = await this.#aiocoap(port, 'observe', { path, count, cancel: 'rst' })
+    return notifications?.length ?? 0
   }
 }

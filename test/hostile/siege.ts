@@ -1,7 +1,6 @@
 /** Runs inside the daemons' namespace: starts the system, attacks every target, judges it. Started by main.ts. */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { connect } from '../../transport/dtls/connect.ts'
@@ -54,20 +53,9 @@ async function warmUp(field: Field, target: Target): Promise<void> {
   if (wrong !== undefined) throw new Error(`${target.name} does not answer before any attack: ${wrong}`)
 }
 
-/** Datagrams that this namespace's sockets took, and those that found the buffer full. */
-function udpCounters(): { taken: number; full: number } {
-  const [names, values] = readFileSync('/proc/net/snmp', 'latin1')
-    .split('\n')
-    .filter((line) => line.startsWith('Udp: '))
-    .map((line) => line.split(' '))
-  const of = (name: string): number => Number(values?.[names?.indexOf(name) ?? -1] ?? 0)
-  return { taken: of('InDatagrams'), full: of('RcvbufErrors') }
-}
-
 async function judged(field: Field, attack: Attack, target: Target): Promise<Pick<Result, 'status' | 'detail'>> {
   const { daemon } = target
   const { pid, lines } = daemon
-  const before = udpCounters()
   const began = performance.now()
   let remark: string
   try {
@@ -84,9 +72,7 @@ async function judged(field: Field, attack: Attack, target: Target): Promise<Pic
   const logged = daemon.lines - lines
   const seconds = (performance.now() - began) / 1000
   if (logged > LINES) return { status: 'failed', detail: `${logged} log lines; most: ${daemon.mostLogged}` }
-  const after = udpCounters()
-  const udp = `${after.taken - before.taken} taken, ${after.full - before.full} lost before`
-  const figures = `${udp}, ${logged} log lines, ${daemon.rss().toFixed(0)} MiB, ${seconds.toFixed(0)} s`
+  const figures = `${logged} log lines, ${daemon.rss().toFixed(0)} MiB, ${seconds.toFixed(0)} s`
   return { status: 'ok', detail: `${remark}; ${figures}` }
 }
 
