@@ -12,6 +12,7 @@ import * as join from '../../protocol/messages/join.ts'
 import * as node from '../../protocol/messages/node.ts'
 import * as policies from '../../protocol/messages/policies.ts'
 import * as registration from '../../protocol/messages/registration.ts'
+import * as relay from '../../protocol/messages/relay.ts'
 
 const octets = (size: number) => fc.uint8Array({ minLength: size, maxLength: size })
 const some = (min: number, max: number) => fc.uint8Array({ minLength: min, maxLength: max })
@@ -171,6 +172,29 @@ const codecs: Codec[] = [
 ]
 
 codecs.push(
+  {
+    name: 'relay task',
+    value: fc.record({ challenge: octets(32), exi: fc.nat(86_400), difficulty: fc.nat(64) }),
+    encode: relay.encodeRelayTask,
+    decode: relay.decodeRelayTask,
+  },
+  {
+    name: 'relay request',
+    value: fc.record({
+      challenge: octets(32),
+      solution: octets(8),
+      contract: octets(20),
+      client: octets(20),
+      offer: u32,
+      ttlSeconds: time,
+      proof: some(0, 100),
+      deadline: time,
+      signature: some(65, 100),
+    }),
+    encode: relay.encodeRelayRequest,
+    decode: relay.decodeRelayRequest,
+  },
+  { name: 'relay reply', value: octets(32), encode: relay.encodeRelayReply, decode: relay.decodeRelayReply },
   { name: 'renewal', value: some(1, 300), encode: enrolment.encodeRenewal, decode: enrolment.decodeRenewal },
   {
     name: 'renewal reply',
@@ -410,5 +434,24 @@ describe('registration tickets', () => {
     expect(() => registration.decodeRegistrationTicket(text)).toThrow(
       expect.objectContaining({ code: 'message/bad-registration' }),
     )
+  })
+})
+
+describe('the relay’s puzzle', () => {
+  const puzzle = {
+    challenge: new Uint8Array(32).fill(1),
+    contract: new Uint8Array(20).fill(2),
+    client: new Uint8Array(20).fill(3),
+  }
+  test('is solved by search, and the solution is for this request only', () => {
+    const solution = relay.searchRelaySolution(puzzle, 10, 0, 100_000) as Uint8Array
+    expect(relay.solvesRelayPuzzle(puzzle, solution, 10)).toBe(true)
+    expect(relay.solvesRelayPuzzle({ ...puzzle, client: new Uint8Array(20) }, solution, 10)).toBe(false)
+    expect(relay.searchRelaySolution(puzzle, 64, 0, 10)).toBeUndefined()
+    expect(() => relay.searchRelaySolution(puzzle, 1, -1, 1)).toThrow()
+  })
+  test('difficulty 0 is no puzzle, 256 cannot be', () => {
+    expect(relay.solvesRelayPuzzle(puzzle, new Uint8Array(8), 0)).toBe(true)
+    expect(relay.solvesRelayPuzzle(puzzle, new Uint8Array(8), 256)).toBe(false)
   })
 })
