@@ -87,14 +87,20 @@ export class ClientHome {
     return join(this.keysFolder, `${of}.json`)
   }
 
-  /** @throws `wallet/exists` when there is a key of this address */
-  writeKey(of: Address, keystore: string): string {
-    this.#folder(this.path)
-    this.#folder(this.keysFolder)
+  /** @throws `wallet/exists` */
+  assertNoKey(of: Address): void {
     const file = this.keyFile(of)
     if (existsSync(file)) {
       throw new IotchainError('wallet/exists', `there is a key of ${of} already`, { hint: `it is in ${file}` })
     }
+  }
+
+  /** @throws `wallet/exists` when there is a key of this address */
+  writeKey(of: Address, keystore: string): string {
+    this.#folder(this.path)
+    this.#folder(this.keysFolder)
+    this.assertNoKey(of)
+    const file = this.keyFile(of)
     writeFileAtomic(file, keystore, { mode: 0o600, exclusive: true })
     return file
   }

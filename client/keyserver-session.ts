@@ -17,6 +17,13 @@ import { decodeJoinResponse, encodeJoinRequest, type JoinResponse } from '../pro
 import { KEY_REQUEST, type KeyRequest, NO_SIGN_KEY } from '../protocol/messages/key-request.ts'
 import { ACE_GROUPCOMM } from '../protocol/messages/labels.ts'
 import { decodeNodeKeys, type NodeKeys, nodeName } from '../protocol/messages/node.ts'
+import {
+  decodeRelayReply,
+  decodeRelayTask,
+  encodeRelayRequest,
+  type RelayRequest,
+  type RelayTask,
+} from '../protocol/messages/relay.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
 import { Code } from '../transport/coap/codes.ts'
 import type { CoapResponse } from '../transport/coap/messages.ts'
@@ -51,6 +58,8 @@ export interface JoinWish {
 
 /** A KeyRequest is signed for so long; the challenge itself lives no longer. */
 const REQUEST_SECONDS = 60
+/** The relay tries the request on its node before it answers. */
+const RELAY_PATIENCE_MS = 60_000
 
 export class KeyServerSession {
   readonly #client: CoapClient
@@ -153,6 +162,23 @@ export class KeyServerSession {
     })
     if (!response.ok) throw keyServerError(response, 'device credentials')
     return decodeCreds(response.payload).creds
+  }
+
+  /** A puzzle that a relayed request has to solve; good on this association only. */
+  async relayTask(): Promise<RelayTask> {
+    const response = await this.#client.get('/relay')
+    if (!response.ok) throw keyServerError(response, 'the relay')
+    return decodeRelayTask(response.payload)
+  }
+
+  /** Hands over a signed request with the solution. @returns the transaction's hash, 32 octets */
+  async relay(request: RelayRequest): Promise<Uint8Array> {
+    const response = await this.#client.post('/relay', encodeRelayRequest(request), {
+      contentFormat: ACE_GROUPCOMM,
+      timeoutMs: RELAY_PATIENCE_MS,
+    })
+    if (!response.ok) throw keyServerError(response, 'the relay')
+    return decodeRelayReply(response.payload)
   }
 
   close(): Promise<void> {

@@ -47,6 +47,8 @@ export interface RequestRecord {
   readonly contract: Address
   readonly offer: number
   readonly ttlSeconds: number
+  /** The key server's relay paid the transaction. */
+  readonly relayed: boolean
   /** unix seconds */
   readonly requestedAt: number
 }

@@ -33,6 +33,7 @@ export class ClientSession {
   readonly options: ClientOptions
   readonly #closeState: () => Promise<void>
   #account: Promise<Account> | undefined
+  #chosen: Address | undefined
   #chain: Promise<{ reader: ChainReader; rpc: JsonRpc }> | undefined
   #client: Promise<IotClient> | undefined
   #registry: ChainRegistry | undefined
@@ -47,9 +48,15 @@ export class ClientSession {
     this.#closeState = close
   }
 
+  /** Works with this key from now on, which is in the wallet already and open. Before the first use of `client`. */
+  useAccount(account: Account): void {
+    this.#chosen = account.address
+    this.#account = Promise.resolve(account)
+  }
+
   /** The address of this command's key; no password is needed to know it. */
   get address(): Address {
-    return this.home.chooseKey(this.options.key, this.config.defaultKey)
+    return this.#chosen ?? this.home.chooseKey(this.options.key, this.config.defaultKey)
   }
 
   /** The opened key: asks for the password the first time. */

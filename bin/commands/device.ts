@@ -1,9 +1,11 @@
 /** `iotchain-device init`, `enroll` and `registration`: the steps between a new device and a registered one. */
 import { join } from 'node:path'
 import type { Command } from 'commander'
+import { examine, exitCodeOf } from '../../device/doctor.ts'
 import { enrol } from '../../device/enrol.ts'
 import { writeEnrolledConfig } from '../../device/enrol-config.ts'
 import { deleteEnrolFile, readEnrolFile } from '../../device/enrol-file.ts'
+import { orderForget } from '../../device/forget.ts'
 import { createRegistration, IDENTITY_FILES, initIdentity } from '../../device/provision.ts'
 import { deviceSettings } from '../../device/settings.ts'
 import { fromHex, toHex } from '../../protocol/bytes.ts'
@@ -11,8 +13,11 @@ import { IotchainError } from '../../protocol/errors.ts'
 import { parseAddress } from '../../protocol/messages/address.ts'
 import { encodeRegistrationTicket } from '../../protocol/messages/registration.ts'
 import { readFileOrExplain, writeFileAtomic } from '../../runtime/atomic-file.ts'
+import { systemClock } from '../../runtime/clock.ts'
 import { loadConfig, resolvePath } from '../../runtime/config.ts'
 import { parseDuration } from '../../runtime/duration.ts'
+import { silentLogger } from '../../runtime/log.ts'
+import { createMetrics } from '../../runtime/metrics.ts'
 import { readPassword } from '../terminal/password.ts'
 
 export function registerDeviceCommands(program: Command): void {
@@ -39,6 +44,17 @@ export function registerDeviceCommands(program: Command): void {
     .option('--registration <file>', 'write the registration to a file too')
     .option('--config <file>', 'put key server and chain into this configuration')
     .action(enroll)
+  program
+    .command('doctor')
+    .description('look at what may keep the device from serving; exit code 0 well, 1 to look at, 2 broken')
+    .requiredOption('--config <file>', 'configuration file')
+    .option('--json', 'print one line of JSON')
+    .action(doctor)
+  program
+    .command('forget <path>')
+    .description('have everything of a resource deleted, here and at the proxy')
+    .requiredOption('--config <file>', 'configuration file')
+    .action(forget)
   program
     .command('registration')
     .description('print the signed registration that the owner submits to the registry')
@@ -74,6 +90,33 @@ async function init(options: { dir: string; json?: boolean }): Promise<void> {
   console.log(
     `  iotchain-device registration --dir ${options.dir} --owner 0x… --keyserver-spki … --chain-id … --registry 0x…`,
   )
+}
+
+async function doctor(options: { config: string; json?: boolean }): Promise<void> {
+  const settings = loadConfig(deviceSettings, options.config)
+  const findings = await examine(settings, {
+    name: 'iotchain-device',
+    log: silentLogger,
+    metrics: createMetrics(),
+    clock: systemClock,
+    configFile: options.config,
+    resolve: (path) => resolvePath(options.config, path),
+    checkOnly: true,
+  })
+  if (options.json === true) console.log(JSON.stringify(findings))
+  else for (const { level, about, text } of findings) console.log(`${level.padEnd(4)}  ${about}: ${text}`)
+  process.exitCode = exitCodeOf(findings)
+}
+
+function forget(path: string, options: { config: string }): void {
+  const settings = loadConfig(deviceSettings, options.config)
+  if (!settings.resources.some((r) => r.path === path)) {
+    throw new IotchainError('device/usage', `the configuration has no resource ${path}`, {
+      hint: `there are: ${settings.resources.map((r) => r.path).join(', ')}`,
+    })
+  }
+  orderForget(resolvePath(options.config, settings.state), path)
+  console.log(`${path} will be forgotten at the next start or reload of the daemon (systemctl reload iotchain-device)`)
 }
 
 interface EnrollOptions {

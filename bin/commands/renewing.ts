@@ -4,9 +4,9 @@ import type { RequestRecord } from '../../client/state.ts'
 import { isIotchainError } from '../../protocol/errors.ts'
 import { parseDuration } from '../../runtime/duration.ts'
 import { timeText } from '../terminal/reading.ts'
+import { askFor, parseWei } from './asking.ts'
 import type { ClientSession } from './client-session.ts'
 import { sleep } from './joining.ts'
-import { askFor, parseWei } from './request.ts'
 
 export interface RenewOptions {
   readonly ahead?: string
@@ -43,6 +43,7 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
           ttlSeconds: request.ttlSeconds,
           evidence: { payAtMost: pay },
           confirmations: 0,
+          relayed: request.relayed,
         })
         renewed++
         ctx.out.result(

@@ -1,18 +1,19 @@
 /** `iotchain request` and `iotchain offers`: what a device's owner offers, and asking for it. */
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import type { Condition, Offer } from '../../chain/offers.ts'
-import type { Evidence, RequestProgress } from '../../chain/request.ts'
+import type { Evidence } from '../../chain/request.ts'
 import { bitsOf } from '../../chain/rule.ts'
-import { fromHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Address, parseAddress } from '../../protocol/messages/address.ts'
 import { formatDuration, parseDuration } from '../../runtime/duration.ts'
 import { action } from '../terminal/command.ts'
 import { timeText } from '../terminal/reading.ts'
+import { askFor, parseWei } from './asking.ts'
 import { type ClientOptions, type ClientSession, withClient } from './client-session.ts'
+import { readAllowlist, readAttestation } from './evidence.ts'
 import { wholeNumber } from './init.ts'
 import { joinGroup } from './joining.ts'
+import { createKey } from './wallet-keys.ts'
 
 interface RequestOptions extends ClientOptions {
   readonly contract?: string
@@ -23,6 +24,8 @@ interface RequestOptions extends ClientOptions {
   readonly attestation?: string
   readonly confirmations?: string
   readonly join?: boolean
+  readonly fresh?: boolean
+  readonly light?: boolean
 }
 
 /** What is on offer for a device, and what each offer wants of this client. */
@@ -70,6 +73,8 @@ export function registerRequest(program: Command): void {
     .option('--attestation <file-or-url>', 'an attestation: JSON {issuer, expiresAt, signature}')
     .option('--confirmations <n>', 'blocks to wait for (default: as in config.yaml)')
     .option('--join', 'then become a member of the groups that the token names')
+    .option('--fresh', 'with a new address that owns nothing: the key server’s relay pays the transaction')
+    .option('--light', 'with --fresh: spend little on encrypting the key, for development chains')
     .option('--key <address>', 'which of the keys asks')
     .option('--key-server <uri>', 'with --join: coaps:// address of the key server (default: from the registry)')
     .action(
@@ -81,11 +86,15 @@ export function registerRequest(program: Command): void {
 
 async function request(session: ClientSession, options: RequestOptions, device: Address): Promise<void> {
   const { ctx, config } = session
+  if (options.fresh === true) {
+    if (options.key !== undefined) throw new IotchainError('client/bad-number', '--fresh makes a key, --key names one')
+    session.useAccount(await createKey(ctx, options.light === true))
+  }
   const offer = await chooseOffer(session, options, device)
   const pay = parseWei(options.pay ?? '0')
   const evidence: Evidence = {
     payAtMost: pay,
-    list: options.list === undefined ? undefined : await readList(options.list),
+    list: options.list === undefined ? undefined : await readAllowlist(options.list),
     attestation:
       options.attestation === undefined ? undefined : await readAttestation(options.attestation, session.address),
   }
@@ -93,6 +102,7 @@ async function request(session: ClientSession, options: RequestOptions, device: 
   const granted = await askFor(session, {
     contract: offer.contract,
     offer: offer.id,
+    relayed: options.fresh === true,
     ttlSeconds: options.ttl === undefined ? undefined : Math.floor(parseDuration(options.ttl) / 1000),
     evidence,
     confirmations:
@@ -100,7 +110,7 @@ async function request(session: ClientSession, options: RequestOptions, device: 
         ? config.confirmations
         : wholeNumber(options.confirmations, '--confirmations'),
   })
-  const { token, receipt, paid } = granted
+  const { token, transaction } = granted
   const bits = bitsOf(token.claims)
   ctx.out.result(
     {
@@ -109,57 +119,15 @@ async function request(session: ClientSession, options: RequestOptions, device: 
       client: session.address,
       bits,
       expiresAt: token.expiresAt,
-      transaction: receipt.hash,
-      block: receipt.block,
-      feeWei: receipt.fee,
-      paidWei: paid,
+      transaction,
+      feeWei: granted.fee,
+      paidWei: granted.paid,
     },
     `token for bit${bits.length === 1 ? '' : 's'} ${bits.join(', ')} of ${device} until ${timeText(token.expiresAt)}`,
   )
   if (options.join !== true) return
   for (const bit of bits) await joinGroup(session, { device, bit })
   ctx.out.note(`member of ${bits.length === 1 ? 'its group' : `${bits.length} groups`}`)
-}
-
-export interface Asking {
-  readonly contract: Address
-  readonly offer: number
-  readonly ttlSeconds: number | undefined
-  readonly evidence: Evidence
-  readonly confirmations: number
-}
-
-/** Sends the request with progress, and keeps what was asked for, so that it can be renewed. */
-export async function askFor(session: ClientSession, asking: Asking) {
-  const { ctx, config } = session
-  const [{ requestToken }, { TransactionSender }] = await Promise.all([
-    import('../../chain/request.ts'),
-    import('../../chain/sender.ts'),
-  ])
-  const { reader, rpc } = await session.chain()
-  const sender = new TransactionSender({ rpc, chainId: config.chainId, account: await session.account() })
-  const granted = await requestToken({
-    reader,
-    sender,
-    contract: asking.contract,
-    offer: asking.offer,
-    ttlSeconds: asking.ttlSeconds,
-    evidence: asking.evidence,
-    confirmations: asking.confirmations,
-    allowContracts: config.allowContracts,
-    onProgress: (p) => ctx.out.progress(progressText(p)),
-    signal: ctx.signal,
-  })
-  const { token } = granted
-  await session.state.saveRequest({
-    client: session.address,
-    device: granted.device,
-    contract: asking.contract,
-    offer: asking.offer,
-    ttlSeconds: asking.ttlSeconds ?? token.expiresAt - token.issuedAt,
-    requestedAt: token.issuedAt,
-  })
-  return granted
 }
 
 /** @throws `client/unregistered-device`, `client/no-offer`, `client/which-offer` */
@@ -210,80 +178,4 @@ function offerText(offer: Offer): string {
   const closed = offer.active ? '' : ' (closed)'
   const most = formatDuration(offer.maxTtlSeconds * 1000)
   return `offer ${offer.id} of ${offer.contract}${closed}: bit${bits.length === 1 ? '' : 's'} ${bits.join(', ')}, at most ${most}`
-}
-
-function progressText(p: RequestProgress): string {
-  switch (p.phase) {
-    case 'puzzle':
-      return `solving the puzzle: ${p.tried} tries, about ${p.expected} expected`
-    case 'allowance':
-      return `allowing the payment of ${p.amount} units of ${p.currency}`
-    case 'priced':
-      return `the transaction costs up to ${p.quote.total} wei`
-    case 'signed':
-      return 'signed'
-    case 'sent':
-      return `sent as ${p.hash}, waiting for a block`
-    case 'confirming':
-      return `in block ${p.block}: ${p.depth} of ${p.of} confirmations`
-  }
-}
-
-export function parseWei(text: string): bigint {
-  if (!/^\d{1,30}$/.test(text)) {
-    throw new IotchainError('client/bad-number', `"${text}" is no amount of wei`, {
-      hint: 'write a whole number of wei',
-    })
-  }
-  return BigInt(text)
-}
-
-async function readList(file: string): Promise<Address[]> {
-  const text = await textOf(file)
-  return text
-    .split('\n')
-    .map((line) => line.replace(/#.*/, '').trim())
-    .filter((line) => line !== '')
-    .map(parseAddress)
-}
-
-async function readAttestation(from: string, client: Address): Promise<NonNullable<Evidence['attestation']>> {
-  const text = /^https?:\/\//.test(from) ? await fetchText(from, client) : await textOf(from)
-  let value: Partial<Record<'issuer' | 'expiresAt' | 'signature', unknown>>
-  try {
-    value = JSON.parse(text) as typeof value
-  } catch (cause) {
-    throw new IotchainError('client/bad-attestation', 'the attestation is no JSON', { cause })
-  }
-  const { issuer, expiresAt, signature } = value
-  if (typeof issuer !== 'string' || typeof expiresAt !== 'number' || typeof signature !== 'string') {
-    throw new IotchainError('client/bad-attestation', 'the attestation lacks issuer, expiresAt or signature')
-  }
-  return { issuer: parseAddress(issuer), expiresAt, signature: fromHex(signature) }
-}
-
-async function textOf(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((cause: unknown) => {
-    throw new IotchainError('client/no-file', `${file} cannot be read`, { hint: 'check the path', cause })
-  })
-}
-
-/** The issuer is asked for this client's attestation: GET with `?client=0x…`. */
-async function fetchText(url: string, client: Address): Promise<string> {
-  const target = new URL(url)
-  target.searchParams.set('client', client)
-  try {
-    const response = await fetch(target, { signal: AbortSignal.timeout(15_000) })
-    if (response.ok) return await response.text()
-    throw new Error(`${response.status} ${response.statusText}`)
-  } catch (cause) {
-    throw new IotchainError(
-      'client/no-attestation',
-      `the issuer at ${target.host} gave no attestation: ${(cause as Error).message}`,
-      {
-        hint: 'ask the issuer whether this address is known to it',
-        cause,
-      },
-    )
-  }
 }

@@ -7,10 +7,11 @@ import type { MembershipRecord } from '../../client/state.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Address, checksumAddress } from '../../protocol/messages/address.ts'
 import { action, type CommandContext } from '../terminal/command.ts'
-import { readNewPassword, readPassword } from '../terminal/password.ts'
+import { readPassword } from '../terminal/password.ts'
 import { timeText } from '../terminal/reading.ts'
 import { type ClientOptions, ClientSession, withClient } from './client-session.ts'
 import { type RenewOptions, renewDue } from './renewing.ts'
+import { createKey, keepKey } from './wallet-keys.ts'
 
 interface CreateOptions {
   readonly light?: boolean
@@ -24,8 +25,8 @@ export function registerWallet(program: Command): void {
     .option('--light', 'spend little on encrypting the key: for development chains')
     .action(
       action<CreateOptions, []>(async (ctx, options) => {
-        const { createAccount } = await import('../../chain/wallet.ts')
-        await keep(ctx, createAccount(), options.light === true)
+        const { address } = await createKey(ctx, options.light === true)
+        tell(ctx, address)
       }),
     )
   wallet
@@ -44,10 +45,13 @@ export function registerWallet(program: Command): void {
           const account = await openKeystore(text, password)
           const home = new ClientHome(ctx.home)
           // Its own encryption is as good as a new one, and the password stays what it was.
-          tell(ctx, account.address, home.writeKey(account.address, text))
+          home.writeKey(account.address, text)
+          tell(ctx, account.address)
           return
         }
-        await keep(ctx, accountFromKey(text.split('\n', 1)[0] as string), options.light === true)
+        const account = accountFromKey(text.split('\n', 1)[0] as string)
+        await keepKey(ctx, account, options.light === true)
+        tell(ctx, account.address)
       }),
     )
   wallet
@@ -69,18 +73,8 @@ export function registerWallet(program: Command): void {
     )
 }
 
-async function keep(
-  ctx: CommandContext,
-  account: { address: Address; encrypt(password: string, light: boolean): Promise<string> },
-  light: boolean,
-): Promise<void> {
-  const home = new ClientHome(ctx.home)
-  const password = await readNewPassword(ctx.passwordFile, `New password of ${account.address}`)
-  ctx.out.progress('encrypting the key')
-  tell(ctx, account.address, home.writeKey(account.address, await account.encrypt(password, light)))
-}
-
-function tell(ctx: CommandContext, address: Address, file: string): void {
+function tell(ctx: CommandContext, address: Address): void {
+  const file = new ClientHome(ctx.home).keyFile(address)
   ctx.out.result({ address, file }, `${checksumAddress(address)}\n${file}`)
 }
 

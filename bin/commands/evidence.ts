@@ -1,0 +1,58 @@
+/** What a client shows for an offer beside computing and paying: a list that it is on, an attestation. */
+import { readFile } from 'node:fs/promises'
+import type { Evidence } from '../../chain/request.ts'
+import { fromHex } from '../../protocol/bytes.ts'
+import { IotchainError } from '../../protocol/errors.ts'
+import { type Address, parseAddress } from '../../protocol/messages/address.ts'
+
+/** The addresses of an allowlist, one a line; # begins a remark. */
+export async function readAllowlist(file: string): Promise<Address[]> {
+  const text = await textOf(file)
+  return text
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+    .filter((line) => line !== '')
+    .map(parseAddress)
+}
+
+/** @param from a file, or the URL of an issuer */
+export async function readAttestation(from: string, client: Address): Promise<NonNullable<Evidence['attestation']>> {
+  const text = /^https?:\/\//.test(from) ? await fetchText(from, client) : await textOf(from)
+  let value: Partial<Record<'issuer' | 'expiresAt' | 'signature', unknown>>
+  try {
+    value = JSON.parse(text) as typeof value
+  } catch (cause) {
+    throw new IotchainError('client/bad-attestation', 'the attestation is no JSON', { cause })
+  }
+  const { issuer, expiresAt, signature } = value
+  if (typeof issuer !== 'string' || typeof expiresAt !== 'number' || typeof signature !== 'string') {
+    throw new IotchainError('client/bad-attestation', 'the attestation lacks issuer, expiresAt or signature')
+  }
+  return { issuer: parseAddress(issuer), expiresAt, signature: fromHex(signature) }
+}
+
+async function textOf(file: string): Promise<string> {
+  return readFile(file, 'utf8').catch((cause: unknown) => {
+    throw new IotchainError('client/no-file', `${file} cannot be read`, { hint: 'check the path', cause })
+  })
+}
+
+/** The issuer is asked for this client's attestation: GET with `?client=0x…`. */
+async function fetchText(url: string, client: Address): Promise<string> {
+  const target = new URL(url)
+  target.searchParams.set('client', client)
+  try {
+    const response = await fetch(target, { signal: AbortSignal.timeout(15_000) })
+    if (response.ok) return await response.text()
+    throw new Error(`${response.status} ${response.statusText}`)
+  } catch (cause) {
+    throw new IotchainError(
+      'client/no-attestation',
+      `the issuer at ${target.host} gave no attestation: ${(cause as Error).message}`,
+      {
+        hint: 'ask the issuer whether this address is known to it',
+        cause,
+      },
+    )
+  }
+}
