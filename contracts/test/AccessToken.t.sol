@@ -270,6 +270,7 @@ contract AccessTokenTest is AccessTokenBase {
 
     function test_requests_beyond_the_offer_are_refused() public {
         vm.startPrank(CLIENT);
+        token.requestToken(0, 1 hours, "");
         vm.expectRevert(abi.encodeWithSelector(AccessToken.TtlTooLong.selector, 1 hours));
         token.requestToken(0, 1 hours + 1, "");
         vm.expectRevert(AccessToken.NoTime.selector);

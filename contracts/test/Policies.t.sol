@@ -508,6 +508,11 @@ contract PoliciesTest is AccessTokenBase {
         new AllOf(new address[](0));
         vm.expectRevert(Composite.BadParts.selector);
         new AnyOf(new address[](9));
+        address[] memory eight = new address[](8);
+        for (uint256 i = 0; i < 8; ++i) {
+            eight[i] = address(open);
+        }
+        eq(new AllOf(eight).parts().length, 8);
         vm.expectRevert(Composite.BadParts.selector);
         new AllOf(pair(address(open), address(0)));
     }

@@ -219,17 +219,21 @@ export class Network {
   async #register(device: TestDevice): Promise<void> {
     const reader = this.reader(0)
     if ((await reader.atHead((h) => reader.deviceOf(device.address, h))) !== undefined) return
-    const r = {
-      device: device.octets,
-      owner: addressBytes(this.owner.address),
-      signingKey: thumbprint(suite, device.coseKey),
-      keyServer: KEY_SERVER,
-      nonce: 0,
-      deadline: 2 ** 40,
-    }
-    const domain = { chainId: CHAIN_ID, registry: addressBytes(this.registry) }
-    const deviceSig = accountFromKey(toHex(device.seed)).signDigest(registrationDigest(domain, r))
-    const ticket = { ...r, device: device.address, owner: this.owner.address, uri: '', deviceSig }
-    await this.send(registerIntent(this.registry, ticket, [this.contract], ''))
+    await this.send(registrationOf(device, this.owner.address, this.registry, this.contract))
   }
+}
+
+/** The transaction by which an owner registers a device of the key server's harness. */
+export function registrationOf(device: TestDevice, owner: Address, registry: Address, contract: Address): Intent {
+  const r = {
+    device: device.octets,
+    owner: addressBytes(owner),
+    signingKey: thumbprint(suite, device.coseKey),
+    keyServer: KEY_SERVER,
+    nonce: 0,
+    deadline: 2 ** 40,
+  }
+  const domain = { chainId: CHAIN_ID, registry: addressBytes(registry) }
+  const deviceSig = accountFromKey(toHex(device.seed)).signDigest(registrationDigest(domain, r))
+  return registerIntent(registry, { ...r, device: device.address, owner, uri: '', deviceSig }, [contract], '')
 }

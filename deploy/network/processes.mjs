@@ -1,0 +1,130 @@
+// @ts-check
+// Long-running programs of a development network: each with its log, its pid file and its ports, all in one folder, so
+// that a later command finds and stops them. Nothing here is started twice, and only what was started here is stopped.
+import { spawn } from 'node:child_process'
+import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createConnection, createServer } from 'node:net'
+import { join } from 'node:path'
+
+/** @param {number} ms */
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+
+/**
+ * Starts a program that outlives this one.
+ * @param {{folder: string, name: string, command: string, args: string[], env?: Record<string, string>}} what
+ */
+export function start({ folder, name, command, args, env }) {
+  mkdirSync(folder, { recursive: true })
+  if (isRunning(folder, name)) throw new Error(`${name} runs already: stop it first`)
+  const log = openSync(join(folder, `${name}.log`), 'a')
+  const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log], env: { ...process.env, ...env } })
+  child.on('error', (error) => {
+    throw new Error(`${name} cannot be started: ${error.message}`)
+  })
+  writeFileSync(join(folder, `${name}.pid`), String(child.pid))
+  child.unref()
+}
+
+/** The process, if it is there and is the one that was started here. @param {string} folder @param {string} name */
+function pidOf(folder, name) {
+  const file = join(folder, `${name}.pid`)
+  if (!existsSync(file)) return undefined
+  const pid = Number(readFileSync(file, 'utf8'))
+  try {
+    // a pid may have been given to another program since: ours has its folder in its arguments
+    const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+    return line.includes(folder) ? pid : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** @param {string} folder @param {string} name */
+export function isRunning(folder, name) {
+  return pidOf(folder, name) !== undefined
+}
+
+/**
+ * Asks a program to end, and ends it if it does not.
+ * @param {string} folder @param {string} name @param {{graceMs?: number}} [options]
+ */
+export async function stop(folder, name, { graceMs = 15_000 } = {}) {
+  const pid = pidOf(folder, name)
+  if (pid === undefined) return false
+  const end = Date.now() + graceMs
+  signal(pid, 'SIGTERM')
+  while (pidOf(folder, name) !== undefined && Date.now() < end) await pause(50)
+  if (pidOf(folder, name) !== undefined) signal(pid, 'SIGKILL')
+  while (pidOf(folder, name) !== undefined) await pause(20)
+  rmSync(join(folder, `${name}.pid`), { force: true })
+  return true
+}
+
+/** @param {number} pid @param {NodeJS.Signals} name */
+function signal(pid, name) {
+  try {
+    process.kill(pid, name)
+  } catch {
+    // it is gone already
+  }
+}
+
+/** Ports that nobody listens at now. @param {number} count @returns {Promise<number[]>} */
+export async function freePorts(count) {
+  const servers = await Promise.all(
+    Array.from({ length: count }, () => {
+      const server = createServer()
+      return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)))
+    }),
+  )
+  const ports = servers.map((s) => s.address().port)
+  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))))
+  return ports
+}
+
+/** @template T @param {string} what @param {() => Promise<T | undefined | false>} probe @param {number} ms @returns {Promise<T>} */
+export async function until(what, probe, ms) {
+  const end = Date.now() + ms
+  for (;;) {
+    const found = await probe().catch(() => undefined)
+    if (found !== undefined && found !== false) return found
+    if (Date.now() > end) throw new Error(`${what}: not within ${Math.round(ms / 1000)} s`)
+    await pause(200)
+  }
+}
+
+/** JSON-RPC over HTTP. @param {string} url @param {string} method @param {unknown[]} [params] */
+export async function rpc(url, method, params = []) {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
+    signal: AbortSignal.timeout(5_000),
+  })
+  const { result, error } = await response.json()
+  if (error) throw new Error(`${method}: ${error.message}`)
+  return result
+}
+
+/** JSON-RPC over a node's socket file, where its administration is. @param {string} path @param {string} method @param {unknown[]} [params] */
+export function ipc(path, method, params = []) {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(path)
+    let text = ''
+    socket.setTimeout(5_000, () => socket.destroy(new Error(`${method}: no answer`)))
+    socket.on('error', reject)
+    socket.on('data', (chunk) => {
+      text += chunk
+      let answer
+      try {
+        answer = JSON.parse(text)
+      } catch {
+        return
+      }
+      socket.end()
+      if (answer.error) reject(new Error(`${method}: ${answer.error.message}`))
+      else resolve(answer.result)
+    })
+    socket.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }))
+  })
+}
