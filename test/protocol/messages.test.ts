@@ -173,28 +173,26 @@ const codecs: Codec[] = [
 
 codecs.push(
   {
-    name: 'relay puzzle',
-    value: fc.record({ challenge: octets(32), difficulty: fc.nat(64), exi: fc.nat(86_400) }),
-    encode: relay.encodeRelayPuzzle,
-    decode: relay.decodeRelayPuzzle,
+    name: 'relay task',
+    value: fc.record({ challenge: octets(32), exi: fc.nat(86_400), difficulty: fc.nat(64) }),
+    encode: relay.encodeRelayTask,
+    decode: relay.decodeRelayTask,
   },
   {
-    name: 'relay message',
+    name: 'relay request',
     value: fc.record({
-      request: fc.record({
-        contract: octets(20),
-        client: octets(20),
-        offer: u32,
-        ttl: time,
-        proof: some(0, 100),
-        deadline: time,
-        signature: some(65, 100),
-      }),
       challenge: octets(32),
-      nonce: octets(8),
+      solution: octets(8),
+      contract: octets(20),
+      client: octets(20),
+      offer: u32,
+      ttlSeconds: time,
+      proof: some(0, 100),
+      deadline: time,
+      signature: some(65, 100),
     }),
-    encode: relay.encodeRelayMessage,
-    decode: relay.decodeRelayMessage,
+    encode: relay.encodeRelayRequest,
+    decode: relay.decodeRelayRequest,
   },
   { name: 'relay reply', value: octets(32), encode: relay.encodeRelayReply, decode: relay.decodeRelayReply },
   { name: 'renewal', value: some(1, 300), encode: enrolment.encodeRenewal, decode: enrolment.decodeRenewal },
@@ -440,35 +438,20 @@ describe('registration tickets', () => {
 })
 
 describe('the relay’s puzzle', () => {
-  const request = {
+  const puzzle = {
+    challenge: new Uint8Array(32).fill(1),
     contract: new Uint8Array(20).fill(2),
     client: new Uint8Array(20).fill(3),
-    offer: 0,
-    ttl: 60,
-    proof: new Uint8Array(0),
-    deadline: 1,
-    signature: new Uint8Array(65),
   }
-  const solve = (difficulty: number) => {
-    const challenge = new Uint8Array(32).fill(1)
-    for (let i = 0; ; i++) {
-      const message = { request, challenge, nonce: Uint8Array.of(0, 0, 0, 0, i >>> 24, i >>> 16, i >>> 8, i) }
-      if (relay.solvesRelayPuzzle(message, difficulty)) return message
-    }
-  }
-  test('a solution is for this request only', () => {
-    const message = solve(10)
-    expect(relay.solvesRelayPuzzle({ ...message, request: { ...request, ttl: 61 } }, 10)).toBe(false)
-    expect(relay.solvesRelayPuzzle({ ...message, challenge: new Uint8Array(32) }, 10)).toBe(false)
+  test('is solved by search, and the solution is for this request only', () => {
+    const solution = relay.searchRelaySolution(puzzle, 10, 0, 100_000) as Uint8Array
+    expect(relay.solvesRelayPuzzle(puzzle, solution, 10)).toBe(true)
+    expect(relay.solvesRelayPuzzle({ ...puzzle, client: new Uint8Array(20) }, solution, 10)).toBe(false)
+    expect(relay.searchRelaySolution(puzzle, 64, 0, 10)).toBeUndefined()
+    expect(() => relay.searchRelaySolution(puzzle, 1, -1, 1)).toThrow()
   })
-  test('zero bits are counted from the front', () => {
-    expect(relay.leadingZeroBits(Uint8Array.of(0, 1, 255))).toBe(15)
-    expect(relay.leadingZeroBits(Uint8Array.of(0x80))).toBe(0)
-    expect(relay.leadingZeroBits(new Uint8Array(32))).toBe(256)
-  })
-  test('a transaction hash has 32 octets', () => {
-    expect(() => relay.encodeRelayReply(new Uint8Array(31))).toThrow(
-      expect.objectContaining({ code: 'message/malformed' }),
-    )
+  test('difficulty 0 is no puzzle, 256 cannot be', () => {
+    expect(relay.solvesRelayPuzzle(puzzle, new Uint8Array(8), 0)).toBe(true)
+    expect(relay.solvesRelayPuzzle(puzzle, new Uint8Array(8), 256)).toBe(false)
   })
 })
