@@ -13,6 +13,8 @@ import { Credentials } from './credentials.ts'
 import type { DeviceOptions } from './daemon.ts'
 import { DeviceTime } from './device-time.ts'
 import type { Driver } from './drivers/driver.ts'
+import { forgetOrdered } from './forget.ts'
+import { registerGauges } from './gauges.ts'
 import { Groups } from './groups.ts'
 import { hostClockIsRight } from './host-clock.ts'
 import { type DeviceIdentity, daysLeft, withCertificate } from './identity.ts'
@@ -27,6 +29,7 @@ import { Sealing } from './sealing.ts'
 import { Sequence } from './sequence.ts'
 import { createRouter, packResource, readingResource } from './serve.ts'
 import { type DeviceSettings, listenAddress } from './settings.ts'
+import { Task } from './task.ts'
 import { Uploader } from './uploader.ts'
 
 export interface PartsOptions extends DeviceOptions {
@@ -44,6 +47,7 @@ export class Parts {
   #host: ResourceHost | undefined
   #objects: SealedStore | undefined
   #groups: Groups | undefined
+  #forget: Task | undefined
 
   constructor(options: PartsOptions) {
     this.#options = options
@@ -178,27 +182,43 @@ export class Parts {
     await host.apply(settings.resources, drivers)
     for (const group of groups.sessions.values()) await credentials.load(group.kdcCred)
     this.#stops.push(() => groups.stop())
+    const forget = new Task(
+      { name: 'forget', log, initialMs: settings.retry.initial, maxMs: settings.retry.max },
+      async () => {
+        const left = await forgetOrdered({
+          state,
+          log,
+          objects,
+          packs,
+          groupOf: (path) => host.groupOf(path),
+          seal: (...args) => sealing.sealNow(...args),
+          onSealed: () => uploader?.wake(),
+        })
+        return left ? settings.retry.max : undefined
+      },
+    )
+    this.#forget = forget
+    this.#stops.push(() => forget.stop())
     groups.start()
     renewal.start()
+    forget.start()
     uploader?.start()
 
-    metrics.gauge('iotchain_device_waiting_readings', 'Readings that wait for a session key.', () => sealing.waiting)
-    metrics.gauge('iotchain_device_dropped_readings', 'Readings that fell out of the ring.', () => sealing.dropped)
-    metrics.gauge('iotchain_device_queued_objects', 'Sealed objects that wait for the proxy.', () => objects.queued)
-    metrics.gauge('iotchain_device_dropped_objects', 'Sealed objects that fell out of the ring.', () => objects.dropped)
-    metrics.gauge('iotchain_device_uploaded_objects', 'Objects that the proxy took.', () => uploader?.uploaded ?? 0)
-    metrics.gauge('iotchain_device_certificate_days', 'Days until the certificate ends.', () =>
-      daysLeft(present, clock.nowMs() / 1000),
-    )
-    metrics.gauge('iotchain_device_clock', 'Source of the time: 0 none, 1 host, 2 key server.', () =>
-      ['none', 'host', 'server'].indexOf(time.source),
-    )
+    registerGauges(metrics, {
+      sealing,
+      objects,
+      uploader,
+      commands,
+      time,
+      daysLeft: () => daysLeft(present, clock.nowMs() / 1000),
+    })
     log.info({ device: identity.address, listen: endpoint.address, resources: settings.resources.length }, 'serving')
   }
 
-  /** Takes the resources of a new configuration. */
+  /** Takes the resources of a new configuration, and looks for orders to forget. */
   async apply(settings: DeviceSettings): Promise<void> {
     await this.#host?.apply(settings.resources)
+    this.#forget?.kick()
   }
 
   health(): void {

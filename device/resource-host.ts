@@ -51,6 +51,11 @@ export class ResourceHost {
     return this.#live.values()
   }
 
+  /** The group that may read a resource. */
+  groupOf(path: string): GroupSession | undefined {
+    return this.#live.get(path)?.group
+  }
+
   /** @param loaded drivers that were loaded (and not started) before, by path */
   async apply(resources: readonly ResourceSettings[], loaded: ReadonlyMap<string, Driver> = new Map()): Promise<void> {
     const wanted = new Map(resources.map((r) => [r.path, r]))

@@ -140,6 +140,19 @@ export class SealedStore {
     this.#schedule()
   }
 
+  /** Drops the newest object of a resource, and what of it waits for the proxy. */
+  async forget(path: string): Promise<void> {
+    this.#latest.delete(path)
+    this.#dirty.delete(path)
+    await this.commit()
+    const { store } = this.#options
+    for await (const [, value] of store.range(prefixRange('u/'))) {
+      const object = decodeRecord<QueuedObject>(value)
+      if (object.path === path || object.path.startsWith(`${path}/`)) this.done(object)
+    }
+    await store.batch([{ type: 'del', key: `o/${path}` }])
+  }
+
   /** Writes what is not written yet, durably. Errors are logged, kept in `lastError`, and tried again. */
   async commit(): Promise<void> {
     clearTimeout(this.#timer)
