@@ -123,9 +123,14 @@ export function readVectorFile(path: string): VectorFile {
   } catch (cause) {
     throw new IotchainError('config/bad-vectors', `${path} is not JSON`, { cause })
   }
+  return checkVectorFile(value, path)
+}
+
+/** @param name what to call it in the error @throws `config/bad-vectors` */
+export function checkVectorFile(value: unknown, name: string): VectorFile {
   const result = vectorFile.safeParse(value)
   if (result.success) return result.data
   const [issue] = result.error.issues
   const where = issue === undefined || issue.path.length === 0 ? 'the top' : issue.path.join('.')
-  throw new IotchainError('config/bad-vectors', `${path} is not a file of vectors: ${issue?.message} at ${where}`)
+  throw new IotchainError('config/bad-vectors', `${name} is not a file of vectors: ${issue?.message} at ${where}`)
 }

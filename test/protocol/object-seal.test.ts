@@ -102,7 +102,7 @@ describe('sealing and opening', () => {
           toHex(input.plaintext),
         )
       }),
-      { numRuns: 150 },
+      { numRuns: 60 },
     )
     expect(toHex(sealObject(noble, { ...base, signingKey: other, ...reading }).signed)).toBe(
       toHex(sealObject(node, { ...base, ...reading }).signed),
@@ -300,11 +300,11 @@ describe('parsing', () => {
     for (const original of [signed, mac]) {
       expect(generalParse(original)).toBe(true)
       for (let at = 0; at < original.length; at++) {
-        // octets of the frame and the headers with every fifth value and its neighbours' bits, the others with one
+        // octets of the frame and the headers with some values and its neighbours' bits, the others with one
         const inFrame = at < 75 || (at >= original.length - 70 && at < original.length - 60)
         const old = original[at] as number
         const near = [old ^ 1, old ^ 2, old ^ 4, old ^ 16, old ^ 32, old ^ 64, old ^ 128, old - 1, old + 1]
-        const values = inFrame ? [...near, ...Array.from({ length: 52 }, (_, i) => 5 * i)] : [0]
+        const values = inFrame ? [...near, ...Array.from({ length: 16 }, (_, i) => 16 * i)] : [0]
         for (const octet of values) {
           const bytes = original.slice()
           bytes[at] = octet
@@ -315,7 +315,7 @@ describe('parsing', () => {
         }
       }
     }
-    expect(accepted).toBeGreaterThan(1000)
+    expect(accepted).toBeGreaterThan(500)
   })
 
   test('lengths: truncated, longer, too large', () => {
