@@ -43,9 +43,9 @@ const PER_SECOND = 20_000
 const onCoap = (target: Target): boolean => !target.secure
 const everywhere = (_target: Target): boolean => true
 
-/** Sent at a time; after each, the rate is halved if the target's socket was too full to take it. */
+/** Sent at a time; after each, the rate falls if the target's socket was too full to take it, and rises if not. */
 const CHUNK = 5000
-const LEAST_PER_SECOND = 1000
+const LEAST_PER_SECOND = 2000
 
 /** Until the sockets of the namespace have taken `count` datagrams, or three times as many were sent. */
 async function delivered(
@@ -64,10 +64,11 @@ async function delivered(
     const chunk = Array.from({ length: Math.min(CHUNK, count) }, () => datagrams.next().value as Spoofed)
     sent += (await sendSpoofed(sender, outside.namespace, target.port, rate, chunk)).datagrams
     await delay(50)
-    if (udpCounters().full - before.full > chunk.length / 20) rate = Math.max(LEAST_PER_SECOND, rate / 2)
+    const lost = udpCounters().full - before.full
+    rate = lost > chunk.length / 20 ? Math.max(LEAST_PER_SECOND, rate / 2) : Math.min(perSecond, rate * 1.5)
   }
   if (taken() < count) throw new Error(`only ${taken()} of ${sent} datagrams were delivered: the machine is too busy`)
-  return `${taken()} delivered of ${sent}, ${rate} a second at the end`
+  return `${taken()} delivered of ${sent}, ${rate.toFixed(0)} a second at the end`
 }
 
 function flood(title: string, seed: number, count: number, datagrams: Flood, applies = everywhere): Attack {

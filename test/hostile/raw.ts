@@ -47,7 +47,7 @@ export async function sendSpoofed(
   perSecond: number,
   datagrams: Iterable<Spoofed>,
 ): Promise<Sent> {
-  const process = new PeerProcess(inside(namespace, [program, String(perSecond)]))
+  const process = new PeerProcess(inside(namespace, [program, String(Math.round(perSecond))]))
   const input = process.child.stdin!
   const target = SERVER_ADDRESS.split('.').map(Number)
   const began = performance.now()

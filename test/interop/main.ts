@@ -6,8 +6,10 @@
  */
 import { parseArgs } from 'node:util'
 import { COAP_PEER_NAMES } from '../peers/coap-peers.ts'
+import { COSE_PEERS } from '../peers/cose-peers.ts'
 import { DTLS_PEER_NAMES } from '../peers/dtls-peers.ts'
 import { runCoapMatrix } from './coap-matrix.ts'
+import { runCoseMatrix } from './cose-matrix.ts'
 import { writeDocument } from './document.ts'
 import { runDtlsMatrix } from './dtls-matrix.ts'
 import { asText, count, type Result } from './results.ts'
@@ -23,7 +25,7 @@ const { values, positionals } = parseArgs({
   },
 })
 
-const MATRICES = { coap: runCoapMatrix, dtls: runDtlsMatrix } as const
+const MATRICES = { coap: runCoapMatrix, dtls: runDtlsMatrix, cose: runCoseMatrix } as const
 const asked = positionals.length === 0 ? Object.keys(MATRICES) : positionals
 const unknown = asked.filter((name) => !(name in MATRICES))
 if (unknown.length > 0) {
@@ -47,7 +49,7 @@ const onTrace = values.trace
 for (const name of asked) {
   await MATRICES[name as keyof typeof MATRICES]({ peers: values.peer, cells: values.cell, onResult, onTrace, onPeer })
 }
-const order: readonly string[] = [...COAP_PEER_NAMES, ...DTLS_PEER_NAMES]
+const order: readonly string[] = [...COAP_PEER_NAMES, ...DTLS_PEER_NAMES, ...Object.keys(COSE_PEERS)]
 results.sort((a, b) => order.indexOf(a.peer) - order.indexOf(b.peer))
 
 process.stdout.write(`\n${asText(results)}\n`)
