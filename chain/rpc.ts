@@ -157,7 +157,7 @@ function settle(pending: Pending, answer: Record<string, unknown> | undefined, n
 }
 
 /** geth gives the octets as a string, others inside an object. */
-function revertData(data: unknown): Hex | undefined {
+export function revertData(data: unknown): Hex | undefined {
   const text = typeof data === 'object' && data !== null ? (data as { data?: unknown }).data : data
   return typeof text === 'string' && /^0x[0-9a-fA-F]*$/.test(text) ? (text as Hex) : undefined
 }

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { grantIntent, payIntent, revokeIntent } from '../../chain/intents.ts'
 import type { Rpc } from '../../chain/rpc.ts'
 import { JsonRpc, RpcError } from '../../chain/rpc.ts'
+import { connectRpc } from '../../chain/socket-rpc.ts'
 import { live, newest, type Reply, type TestClient, type TestDevice } from '../keyserver/harness.ts'
 import type { TestClock } from '../keyserver/test-clock.ts'
 import { choose, meet, tip, until } from './engine.ts'
@@ -183,8 +184,10 @@ describe.skipIf('skipped' in found)('a key server on real geth', () => {
     expect((await late.authz(device, [0])).text).not.toBe('2.01')
   })
 
-  test('geth is killed and comes back under load, over HTTP', async () => {
-    const reader = net.reader(3, new JsonRpc({ url: net.k.url, timeoutMs: 1_000 }))
+  test.each(['HTTP', 'WebSocket', 'IPC'])('geth is killed and comes back under load, over %s', async (way) => {
+    const url = way === 'HTTP' ? net.k.url : way === 'IPC' ? net.k.ipcPath : net.k.wsUrl
+    const rpc = connectRpc({ url, timeoutMs: 1_000 })
+    const reader = net.reader(3, rpc)
     const outcomes: string[] = []
     let stop = false
     const load = Array.from({ length: 8 }, async () => {
@@ -204,6 +207,7 @@ describe.skipIf('skipped' in found)('a key server on real geth', () => {
     await until('reads again', async () => outcomes.slice(before).filter((o) => o === 'read').length > 50)
     stop = true
     await Promise.all(load)
+    rpc.close?.()
     // nothing but these ever came of it
     const allowed = [
       'read',
