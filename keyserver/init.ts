@@ -55,6 +55,6 @@ export async function initKeyServer(suite: CryptoSuite, files: InitFiles, ca?: I
       const issued = await issueServerCertificate(authority, { publicKey, names: ca.names, days: ca.days })
       writeFileAtomic(files.certificate, issued.chain, { mode: 0o644 })
     })
-  }
+  } else if (existsSync(files.certificate)) kept.push(files.certificate)
   return { made, kept, spki: Uint8Array.from(spkiSha256(publicKey)) }
 }
