@@ -105,11 +105,15 @@ const spoofedResets: Attack = {
     const others = [local + 1, local - 1, local + 2000, 5683]
     const host = hostOf(0, 2)
     await sendSpoofed(sender, outside.namespace, target.port, PER_SECOND, resetFlood(host, others))
-    observer.write('how many\n')
-    await delay(500)
-    const during = observer.stdout.trim().split('\n').at(-1) ?? '{}'
-    const { notifications: before } = JSON.parse(during) as { notifications: number }
-    await delay(target.name === 'key server' ? 6500 : 3500)
+    const heard = async (): Promise<number> => {
+      observer.write('how many\n')
+      await delay(500)
+      const line = observer.stdout.trim().split('\n').at(-1) ?? '{}'
+      return (JSON.parse(line) as { notifications: number }).notifications
+    }
+    const before = await heard()
+    // a broadcast comes with each session of five seconds, a reading each second
+    for (const end = performance.now() + 20_000; performance.now() < end; ) if ((await heard()) > before) break
     const { notifications, end } = await outside.end<{ notifications: number; end?: string }>(observer)
     const wrong =
       notifications > before ? undefined : `no notification after the flood (${notifications}; ${end ?? 'not told'})`
