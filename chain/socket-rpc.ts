@@ -80,7 +80,17 @@ export class SocketRpc implements Rpc {
   }
 
   async #connected(): Promise<Wire> {
-    this.#wire ??= this.#open({ onmessage: (text) => this.#take(text), onclose: () => this.#lost() })
+    // a connection that failed may close long after another one has taken its place
+    const open = (): Promise<Wire> => {
+      const mine: Promise<Wire> = this.#open({
+        onmessage: (text) => this.#take(text),
+        onclose: () => {
+          if (this.#wire === mine) this.#lost()
+        },
+      })
+      return mine
+    }
+    this.#wire ??= open()
     const opening = this.#wire
     try {
       return await opening
