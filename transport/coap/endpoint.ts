@@ -17,7 +17,7 @@ import { type CoapLimits, defaultLimits } from './limits.ts'
 import { asBuffer, assembleEmpty, decodeMessage, isMalformed, type Message, MessageType } from './message.ts'
 import { MessageLayer } from './message-layer.ts'
 import type { CoapResponse, Observation, ObserveCallbacks, ObserveInit, RequestInit } from './messages.ts'
-import { type MulticastInit, multicastRequest } from './multicast.ts'
+import { type MulticastInit, multicastRequest, tell } from './multicast.ts'
 import { ClientObservation } from './observe-client.ts'
 import { pooledRandomBytes } from './random.ts'
 import { RequestServer } from './request-server.ts'
@@ -139,6 +139,12 @@ export class CoapEndpoint {
   multicast(group: Peer, init: MulticastInit): Promise<CoapResponse[]> {
     this.#assertOpen()
     return multicastRequest({ ...this.#clientParts(), layer: this.#layer }, group, init)
+  }
+
+  /** Sends one NON request (default POST) that wants no response and may be lost. @throws `coap/bad-uri` */
+  tell(peer: Peer, init: RequestInit): void {
+    this.#assertOpen()
+    tell({ layer: this.#layer, randomBytes: this.#randomBytes }, peer, init)
   }
 
   /** CoAP ping. @returns round-trip time in milliseconds @throws `coap/timeout`, `coap/unreachable` */

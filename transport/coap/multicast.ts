@@ -25,6 +25,7 @@ export interface MulticastParts extends BlockTransferParts {
 const NO_RESPONSE_AT_ALL = 26
 const EXTRA_MS = 2000
 const MAX_RESPONSES = 1024
+const TOKEN_LENGTH = 4
 
 export async function multicastRequest(
   parts: MulticastParts,
@@ -69,6 +70,18 @@ export async function multicastRequest(
   exchanges.close(handle)
   await Promise.all(following)
   return [...responses.values()]
+}
+
+/** One NON request whose response nobody wants, to a peer or a group: sent once, never waited for (RFC 7967). */
+export function tell(parts: Pick<MulticastParts, 'layer' | 'randomBytes'>, peer: Peer, init: RequestInit): void {
+  const { layer } = parts
+  const options = [...requestOptions(init), uintOption(OptionNumber.noResponse, NO_RESPONSE_AT_ALL)]
+  const code = codeOfMethod(init.method ?? 'POST')
+  const tail = encodeTail(options, init.payload)
+  layer.transmit(
+    assemble(MessageType.non, code, layer.nextMessageId(peer), parts.randomBytes(TOKEN_LENGTH), tail),
+    peer,
+  )
 }
 
 /** The later blocks come by unicast (RFC 7959 §2.8). */

@@ -71,6 +71,17 @@ describe('a request and its response', () => {
     expect(new Uint8Array(small.payload)).toEqual(body)
   })
 
+  test('a message that wants no response draws none', async () => {
+    const { router, bodies } = store()
+    w = world(router)
+    const client = w.client()
+    client.endpoint.tell(client.peer, { method: 'PUT', path: '/store/x', payload: utf8('told') })
+    client.endpoint.tell(client.peer, { path: '/nowhere' })
+    await w.timers.advance(1000)
+    expect(fromUtf8(bodies.get('x') ?? new Uint8Array(0))).toBe('told')
+    expect([w.server.stats.datagramsReceived, w.server.stats.datagramsSent]).toEqual([2, 0])
+  })
+
   test('a slow handler gets its reply out as a separate response', async () => {
     w = world(
       new Router().add({

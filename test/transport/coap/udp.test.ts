@@ -66,6 +66,27 @@ describe('CoAP over UDP', () => {
     await expect(fast.request(client.peer, { path: '/x' })).rejects.toMatchObject({ code: 'coap/unreachable' })
   })
 
+  test('what cannot be sent is lost, and nothing else happens', async () => {
+    const { transport, endpoint } = await serve('127.0.0.1')
+    const datagram = Buffer.from([0x40, 0, 0, 1])
+    for (const [address, port] of [
+      ['127.0.0.1', 0],
+      ['127.0.0.1', 70_000],
+      ['127.0.0.1', -1],
+      ['::1', 5683],
+      ['240.0.0.1', 5683],
+      ['nonsense', 5683],
+    ] as const) {
+      transport.send(datagram, { key: `${address}|${port}`, address, port })
+    }
+    transport.send(new Uint8Array(70_000), { key: 'x', address: '127.0.0.1', port: 5683 })
+    const client = await dial(endpoint.address.port, '127.0.0.1')
+    expect((await client.get('/hello')).text).toBe('hello')
+    await endpoint.close()
+    transport.send(datagram, client.peer)
+    await transport.close()
+  })
+
   test('a busy port is named', async () => {
     const { transport } = await serve('127.0.0.1')
     const again = bindUdp({ host: '127.0.0.1', port: transport.address.port })
