@@ -2,9 +2,11 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
+import { type ChainDescriptor, checkAgainst, openDescriptor } from '../chain/descriptor.ts'
 import { ChainReader } from '../chain/reader.ts'
-import { JsonRpc } from '../chain/rpc.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { JsonRpc, type Rpc } from '../chain/rpc.ts'
+import { TransactionSender } from '../chain/sender.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { addressBytes } from '../protocol/messages/address.ts'
 import { readFileOrExplain } from '../runtime/atomic-file.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
@@ -37,7 +39,8 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
   if (missing.length > 0 && !checkOnly) throw notReady(missing[0] as string)
   const files = missing.length > 0 ? undefined : readFiles(config, context)
   const rpc = new JsonRpc({ url: config.chain.rpcUrl })
-  const chain = chainReader(rpc, config, context)
+  const descriptor = missing.length > 0 ? undefined : readDescriptor(config, context)
+  const chain = chainReader(rpc, config, context, descriptor)
   const logs = new ChainLogs(rpc, config.chain.registry)
   let store: Store | undefined
   let running: { server: KeyServer; endpoints: Endpoints } | undefined
@@ -59,6 +62,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         store,
         folder: state,
         enrolment: files.enrolment,
+        relay: await openRelay(config, context, rpc),
         onRevoked: (devices) => running?.endpoints.drop(devices),
         chain,
         identity: files.identity,
@@ -66,6 +70,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         log,
         metrics: context.metrics,
         publicUri: () => publicUri,
+        codeHashes: descriptor?.codeHashes.accessToken,
         candidates: (head) => logs.since(head),
         revokedBySelf: (...args) => logs.revokedBySelf(...args),
       })
@@ -84,8 +89,8 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
       })
       publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
       running = { server, endpoints }
-      server.start()
       await tellChain(chain, context)
+      server.start()
       const { coaps, coap } = endpoints
       log.info(
         { coaps: coaps.address, coap: coap.address, publicUri, groups: server.roster.groups.size },
@@ -164,7 +169,32 @@ function readEnrolment(config: KeyServerConfig, resolve: (path: string) => strin
     authority: openAuthority({ certificate: issuing.toString(), key: privateKey }),
     caChain: pem,
     days: enrolment.days,
-    chain: { chainId: chain.id, registry: addressBytes(chain.registry) },
+    chain: {
+      chainId: chain.id,
+      registry: addressBytes(chain.registry),
+      descriptor:
+        chain.descriptor === undefined
+          ? undefined
+          : Uint8Array.from(readFileOrExplain(resolve(chain.descriptor), 'chain descriptor')),
+    },
+  }
+}
+
+/** The account that pays for relayed requests. @throws `wallet/…`, `runtime/cannot-read` */
+async function openRelay(
+  config: KeyServerConfig,
+  { resolve }: DaemonContext,
+  rpc: JsonRpc,
+): Promise<ServiceOptions['relay']> {
+  const { relay, chain } = config
+  if (relay === undefined) return undefined
+  const { loadKeystore } = await import('../chain/wallet.ts')
+  const account = await loadKeystore(resolve(relay.keystore), readSecret(resolve(relay.passwordFile), 'password file'))
+  return {
+    sender: new TransactionSender({ rpc, chainId: chain.id, account }),
+    offers: relay.offers,
+    dailyWei: BigInt(Math.round(relay.dailyEther * 1e9)) * 1_000_000_000n,
+    difficulty: relay.difficulty,
   }
 }
 
@@ -188,7 +218,12 @@ function notReady(file: string): IotchainError {
   })
 }
 
-function chainReader(rpc: JsonRpc, config: KeyServerConfig, { clock }: DaemonContext): ChainReader {
+function chainReader(
+  rpc: JsonRpc,
+  config: KeyServerConfig,
+  { clock }: DaemonContext,
+  descriptor: ChainDescriptor | undefined,
+): ChainReader {
   const { chain } = config
   return new ChainReader({
     rpc,
@@ -198,8 +233,29 @@ function chainReader(rpc: JsonRpc, config: KeyServerConfig, { clock }: DaemonCon
     maxHeadAgeSeconds: Math.round(chain.maxHeadAge / 1000),
     expectPeers: chain.expectPeers,
     nowMs: () => clock.nowMs(),
+    ...(descriptor === undefined ? {} : { verify: (node: Rpc) => checkAgainst(descriptor, node) }),
   })
 }
+
+/** The signed descriptor of the chain. @throws `chain/bad-descriptor`, `keyserver/other-chain` */
+function readDescriptor(config: KeyServerConfig, { resolve }: DaemonContext): ChainDescriptor | undefined {
+  const { chain, issuers } = config
+  if (chain.descriptor === undefined) return undefined
+  const keys = readPems(issuers.map(resolve), 'CA certificate').flatMap((pem) =>
+    parseCertificates(pem).map((c) => c.publicKey),
+  )
+  const text = readFileOrExplain(resolve(chain.descriptor), 'chain descriptor').toString('utf8')
+  const descriptor = openDescriptor(text, keys)
+  if (descriptor.chainId !== chain.id || descriptor.registry !== chain.registry) {
+    throw new IotchainError('keyserver/other-chain', 'the chain descriptor is for another chain or registry', {
+      hint: 'chain.id and chain.registry have to be those of the descriptor',
+    })
+  }
+  return descriptor
+}
+
+/** A node that answers and is the wrong one: an operator has to look, waiting does not help. */
+const FATAL: ReadonlySet<string> = new Set(['chain/impostor', 'chain/wrong-chain'])
 
 /** Says at once whether the chain can be read; an unreachable node is no reason not to start. */
 async function tellChain(chain: ChainReader, { log }: DaemonContext): Promise<void> {
@@ -207,6 +263,7 @@ async function tellChain(chain: ChainReader, { log }: DaemonContext): Promise<vo
     const head = await chain.head()
     log.info({ chainId: chain.chainId, block: head.number }, 'the chain is there')
   } catch (error) {
+    if (isIotchainError(error) && FATAL.has(error.code)) throw error
     log.warn({ err: error }, 'the chain cannot be read yet: nobody new is admitted until it can')
   }
 }

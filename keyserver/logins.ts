@@ -41,11 +41,11 @@ export class Logins {
   }
 
   /** N_S, 32 octets, for one attempt on this association. */
-  challenge(association: string): Uint8Array {
+  challenge(association: string, seconds = CHALLENGE_SECONDS): Uint8Array {
     const { challenges } = this.#of(association)
     const nonce = this.#randomBytes(32)
     if (challenges.size >= CHALLENGES) challenges.delete(challenges.keys().next().value as string)
-    challenges.set(toHex(nonce), this.#clock.monotonicMs() + CHALLENGE_SECONDS * 1000)
+    challenges.set(toHex(nonce), this.#clock.monotonicMs() + seconds * 1000)
     return nonce
   }
 

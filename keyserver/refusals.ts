@@ -6,6 +6,7 @@ import type { Standing } from './readings.ts'
 /** For the router: error code → CoAP code. */
 export const REFUSALS = {
   'keyserver/bad-request': Code.badRequest,
+  'keyserver/bad-puzzle': Code.badRequest,
   'keyserver/bad-proof': Code.unauthorized,
   'keyserver/bad-code': Code.unauthorized,
   'keyserver/login-required': Code.unauthorized,
@@ -15,6 +16,7 @@ export const REFUSALS = {
   'keyserver/not-served': Code.forbidden,
   'keyserver/not-yours': Code.forbidden,
   'keyserver/wrong-key': Code.forbidden,
+  'keyserver/not-relayed': Code.forbidden,
   'keyserver/collision': Code.forbidden,
   'keyserver/no-group': Code.notFound,
   'keyserver/not-member': Code.notFound,
@@ -23,6 +25,8 @@ export const REFUSALS = {
   'keyserver/confirmations': Code.serviceUnavailable,
   'keyserver/not-registered': Code.serviceUnavailable,
   'keyserver/full': Code.serviceUnavailable,
+  'keyserver/relay-busy': Code.tooManyRequests,
+  'keyserver/relay-spent': Code.tooManyRequests,
   'keyserver/guessing': Code.tooManyRequests,
   'group/quota': Code.tooManyRequests,
   'group/full': Code.serviceUnavailable,

@@ -30,6 +30,7 @@ import { Joins } from './joins.ts'
 import { Logins } from './logins.ts'
 import { Readings } from './readings.ts'
 import { REFUSALS } from './refusals.ts'
+import { Relay, type RelayOptions } from './relay.ts'
 import { Replies } from './replies.ts'
 import { authzInfo } from './resources/authz-info.ts'
 import { broadcasts } from './resources/broadcasts.ts'
@@ -37,6 +38,7 @@ import { served } from './resources/common.ts'
 import { enrolResource, renewResource } from './resources/enroll.ts'
 import { credsResource, groupResources } from './resources/group.ts'
 import { nodeResource } from './resources/node.ts'
+import { relayResource } from './resources/relay.ts'
 import { Revocations } from './revocations.ts'
 import { Roster } from './roster.ts'
 import { SenderIds } from './sender-ids.ts'
@@ -62,6 +64,8 @@ export interface ServiceOptions {
   readonly codeHashes?: readonly string[] | undefined
   /** Lets devices enrol here; without it they bring their certificates. */
   readonly enrolment?: Pick<EnrolmentOptions, 'authority' | 'caChain' | 'days' | 'chain'> | undefined
+  /** Pays for the token requests of fresh addresses. */
+  readonly relay?: Pick<RelayOptions, 'sender' | 'offers' | 'dailyWei' | 'difficulty'> | undefined
   /** Certificates of these devices were revoked (their associations have to end). */
   readonly onRevoked?: ((devices: ReadonlySet<Address>) => void) | undefined
   readonly revokedBySelf?: EnforcementOptions['revokedBySelf'] | undefined
@@ -89,6 +93,7 @@ export class KeyServer {
   readonly enforcement: Enforcement
   readonly codes: EnrolmentCodes
   readonly revocations: Revocations
+  readonly #relay: Relay | undefined
   readonly #o: ServiceOptions
   readonly #logins: Logins
   readonly #parts: GroupParts
@@ -165,6 +170,10 @@ export class KeyServer {
       onRevoked: (devices) => this.#revoked(devices),
     })
     this.#logins = new Logins(clock, (n) => suite.randomBytes(n))
+    if (options.relay !== undefined) {
+      const { storage } = this
+      this.#relay = new Relay({ ...options.relay, suite, clock, log, storage, challenges: this.#logins })
+    }
     this.#addResources(policy)
     this.#addMetrics(metrics)
   }
@@ -175,6 +184,7 @@ export class KeyServer {
     await this.roster.load(this.storage)
     await this.credentials.load()
     await this.revocations.load()
+    await this.#relay?.load()
     const chain = await this.storage.get<{ lastGoodMs?: number }>(Key.chain)
     this.readings.lastGoodMs = chain?.lastGoodMs
     const policy = groupPolicyOf(this.#o.config)
@@ -195,7 +205,7 @@ export class KeyServer {
     this.headWatch.start()
     this.revocations.start()
     const prune = (): void => {
-      Promise.all([this.credentials.prune(), this.revocations.prune()]).catch((error: unknown) =>
+      Promise.all([this.credentials.prune(), this.revocations.prune(), this.#relay?.prune()]).catch((error: unknown) =>
         this.#o.log.warn({ err: error }, 'old records stay'),
       )
     }
@@ -297,6 +307,7 @@ export class KeyServer {
       this.secure.add(served(enrolResource(enrolment), true))
       this.secure.add(served(renewResource(enrolment)))
     }
+    if (this.#relay !== undefined) this.secure.add(served(relayResource(this.#relay)))
     const everywhere = broadcasts(roster, storage, clock)
     const overDtls = [
       authzInfo(entitlements, logins),

@@ -83,6 +83,17 @@ export interface CodeUseRecord {
   readonly at: number
 }
 
+/** A relayed token request: counted against the day from before it is sent. */
+export interface RelayRecord {
+  /** unix seconds */
+  readonly at: number
+  readonly client: Address
+  /** decimal: what it costs at most, once mined what it did cost */
+  readonly wei: string
+  /** of the transaction, once it is sent */
+  readonly hash: string | undefined
+}
+
 export interface RevocationRecord {
   /** unix seconds */
   readonly at: number
@@ -111,6 +122,7 @@ export const Key = {
   certificates: (d: Address): string => `cert/${d}/`,
   certificate: (d: Address, serial: string): string => `cert/${d}/${serial}`,
   codeUse: (identity: string): string => `code/${identity}`,
+  relay: (digest: string): string => `relay/${digest}`,
   revoked: (serial: string): string => `revoked/${serial}`,
   credential: (d: Address, subject: Address, iat: number): string => `cred/${d}/${subject}/${hex12(iat)}`,
 }

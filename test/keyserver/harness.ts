@@ -91,6 +91,7 @@ export interface WorldOptions {
   readonly wrapStore?: (store: Store) => Store
   readonly candidates?: ConstructorParameters<typeof KeyServer>[0]['candidates']
   readonly readAllBelow?: number
+  readonly relay?: ConstructorParameters<typeof KeyServer>[0]['relay']
   readonly enrolment?: ConstructorParameters<typeof KeyServer>[0]['enrolment']
   readonly onRevoked?: (devices: ReadonlySet<Address>) => void
   readonly revokedBySelf?: ConstructorParameters<typeof KeyServer>[0]['revokedBySelf']
@@ -122,6 +123,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       store,
       folder,
       enrolment: options.enrolment,
+      relay: options.relay,
       onRevoked: options.onRevoked,
       chain,
       identity,
