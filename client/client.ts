@@ -32,6 +32,8 @@ export interface IotClientOptions {
   readonly connections?: Connections | undefined
   /** Ask the key server for broadcasts and credentials when they are missing (default). Tests that lose them say no. */
   readonly autoFetch?: boolean | undefined
+  /** Asked for broadcasts before the others: a neighbour, a file. */
+  readonly extraSources?: readonly GroupSource[] | undefined
 }
 
 export interface JoinOptions {
@@ -245,7 +247,7 @@ export class IotClient {
 
   #sources(broadcastsUri: string): GroupSource[] {
     if (this.#options.autoFetch === false) return []
-    return [coapSource('key server', () => this.connections.to(broadcastsUri))]
+    return [...(this.#options.extraSources ?? []), coapSource('key server', () => this.connections.to(broadcastsUri))]
   }
 
   #adopt(membership: Membership, record: MembershipRecord): Membership {

@@ -3,6 +3,7 @@
  * anyway, a neighbour, a file. All are equally good, because what they give is signed.
  */
 import { readFile } from 'node:fs/promises'
+import { IotchainError } from '../protocol/errors.ts'
 import { type Gid, gname } from '../protocol/groups/gid.ts'
 import { decodeCreds } from '../protocol/messages/group-info.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
@@ -54,5 +55,14 @@ export function deviceSource(name: string, connect: () => Promise<CoapClient>): 
 
 /** A file with one broadcast, passed on by whatever means. */
 export function fileSource(path: string): GroupSource {
-  return { name: path, broadcast: async (_gid: Gid) => new Uint8Array(await readFile(path)) }
+  return {
+    name: path,
+    broadcast: async (_gid: Gid) => {
+      try {
+        return new Uint8Array(await readFile(path))
+      } catch (cause) {
+        throw new IotchainError('client/no-file', `${path} cannot be read`, { hint: 'check the path', cause })
+      }
+    },
+  }
 }

@@ -7,6 +7,7 @@ import { IotClient } from '../../client/client.ts'
 import { type ClientConfig, ClientHome } from '../../client/home.ts'
 import type { KeyServerAddress } from '../../client/keyserver-session.ts'
 import type { ClientSigner } from '../../client/signer.ts'
+import { fileSource } from '../../client/sources.ts'
 import type { ClientState } from '../../client/state.ts'
 import { fromHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
@@ -21,6 +22,8 @@ export interface ClientOptions {
   readonly keyServer?: string
   readonly keyServerSpki?: string
   readonly allowStale?: boolean
+  /** A file with a session broadcast. */
+  readonly broadcast?: string
   /** commander's --no-chain */
   readonly chain?: boolean
 }
@@ -155,6 +158,7 @@ export class ClientSession {
       state: this.state,
       registry: this.hasChain ? await this.registry() : undefined,
       allowStale: this.options.allowStale,
+      extraSources: this.options.broadcast === undefined ? [] : [fileSource(this.options.broadcast)],
     })
     const own = this.home.addresses()
     if (own.length > 0) {

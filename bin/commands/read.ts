@@ -29,6 +29,7 @@ export function addReadOptions(command: Command): Command {
     .option('--key <address>', 'which of the keys to use')
     .option('--key-server <uri>', 'coaps:// address of the key server (default: from the registry)')
     .option('--key-server-spki <hex>', 'SHA-256 of its public key (default: from the registry)')
+    .option('--broadcast <file>', 'take this session broadcast, however it came here')
     .option('--allow-stale', 'show a reading older than the group allows, and say so')
     .option('--no-chain', 'do not ask the chain whose key has signed')
 }

@@ -10,10 +10,13 @@ export interface OutputStreams {
   readonly stderr: { write(text: string): unknown; readonly isTTY?: boolean | undefined }
 }
 
+const PROGRESS_MS = 1000
+
 export class Output {
   readonly json: boolean
   readonly #streams: OutputStreams
   #progressOpen = false
+  #lastProgress = { what: '', ms: 0 }
 
   constructor(options: { json: boolean; streams?: OutputStreams | undefined }) {
     this.json = options.json
@@ -39,15 +42,19 @@ export class Output {
     this.#streams.stderr.write(`warning: ${text}\n`)
   }
 
-  /** A state that changes: rewritten in place on a terminal, a line each elsewhere. */
+  /** A state that changes: rewritten in place on a terminal; elsewhere a line each, of the same matter one a second. */
   progress(text: string): void {
     if (this.json) return
     if (this.#streams.stderr.isTTY === true) {
       this.#streams.stderr.write(`\r\x1b[K${text}`)
       this.#progressOpen = true
-    } else {
-      this.#streams.stderr.write(`${text}\n`)
+      return
     }
+    const what = text.replace(/\d.*$/, '')
+    const ms = performance.now()
+    if (what === this.#lastProgress.what && ms - this.#lastProgress.ms < PROGRESS_MS) return
+    this.#lastProgress = { what, ms }
+    this.#streams.stderr.write(`${text}\n`)
   }
 
   /** The last word of a failed command: one sentence, and the hint where there is one. */
@@ -84,5 +91,5 @@ export function describeFailure(error: unknown): { code: string; message: string
 }
 
 function oneLine(text: string): string {
-  return text.replaceAll(/\s*[\r\n]+\s*/g, ' ').trim()
+  return text.trim().replaceAll(/\s*[\r\n]+\s*/g, '; ')
 }
