@@ -187,7 +187,7 @@ export const keyServerSchema = z.strictObject({
     .describe('Pays the transaction of token requests of fresh addresses.'),
   multicast: z
     .strictObject({
-      group: z.string().default('[ff02::fd]:5683').describe('Multicast group and port.'),
+      group: hostPort.prefault('[ff02::fd]:5683').describe('Multicast group and port.'),
       interface: z.string().optional().describe("Network interface; default: the system's choice."),
     })
     .optional()

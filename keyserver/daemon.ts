@@ -19,6 +19,7 @@ import { ChainLogs } from './chain-logs.ts'
 import type { KeyServerConfig } from './config.ts'
 import { type Endpoints, openEndpoints, publicUriOf, readPems } from './endpoints.ts'
 import { loadIdentity, type ServerIdentity } from './identity.ts'
+import { BroadcastMulticast } from './multicast.ts'
 import { revokedSerials } from './revocations.ts'
 import { KeyServer, type ServiceOptions } from './service.ts'
 import { groupPolicyOf } from './settings.ts'
@@ -43,6 +44,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
   const chain = chainReader(rpc, config, context, descriptor)
   const logs = new ChainLogs(rpc, config.chain.registry)
   let store: Store | undefined
+  let multicast: BroadcastMulticast | undefined
   let running: { server: KeyServer; endpoints: Endpoints } | undefined
 
   return {
@@ -89,6 +91,10 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
       })
       publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
       running = { server, endpoints }
+      if (config.multicast !== undefined) {
+        multicast = await BroadcastMulticast.open(config.multicast.group, config.multicast.interface, log)
+        server.onbroadcast = (group, { bytes }) => multicast?.send(group.name, bytes)
+      }
       await tellChain(chain, context)
       server.start()
       const { coaps, coap } = endpoints
@@ -101,6 +107,8 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
     async stop() {
       await running?.endpoints.close()
       await running?.server.stop()
+      await multicast?.close()
+      multicast = undefined
       running = undefined
       await store?.close()
       store = undefined
