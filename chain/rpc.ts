@@ -35,6 +35,8 @@ export class RpcError extends IotchainError {
   }
 }
 
+/** Octets in one body: anvil takes 2 MB, geth 5 MB. */
+const MAX_BODY = 1_000_000
 /** Answers of more octets than this are refused unread. */
 const MAX_ANSWER = 64 * 1024 * 1024
 
@@ -88,27 +90,37 @@ export class JsonRpc implements Rpc {
   #flush(): void {
     const queue = this.#queue
     this.#queue = []
-    for (let at = 0; at < queue.length; at += this.#maxBatch) {
-      const batch = queue.slice(at, at + this.#maxBatch)
-      this.#exchange(batch).catch((cause: unknown) => {
-        for (const p of batch) p.reject(cause)
+    let batch: (Pending & { id: number; body: string })[] = []
+    let length = 0
+    const send = (): void => {
+      if (batch.length === 0) return
+      const sent = batch
+      batch = []
+      length = 0
+      this.#exchange(sent).catch((cause: unknown) => {
+        for (const p of sent) p.reject(cause)
       })
     }
+    for (const pending of queue) {
+      const id = this.#nextId++
+      const body = JSON.stringify({ jsonrpc: '2.0', id, method: pending.method, params: pending.params })
+      if (batch.length >= this.#maxBatch || length + body.length > MAX_BODY) send()
+      batch.push({ ...pending, id, body })
+      length += body.length
+    }
+    send()
   }
 
-  async #exchange(batch: readonly Pending[]): Promise<void> {
-    const first = this.#nextId
-    this.#nextId += batch.length
-    const bodies = batch.map((p, i) => ({ jsonrpc: '2.0', id: first + i, method: p.method, params: p.params }))
-    const answers = await this.#post(JSON.stringify(bodies.length === 1 ? bodies[0] : bodies))
+  async #exchange(batch: readonly (Pending & { id: number; body: string })[]): Promise<void> {
+    const bodies = batch.map((p) => p.body)
+    const answers = await this.#post(bodies.length === 1 ? (bodies[0] as string) : `[${bodies.join(',')}]`)
     const byId = new Map<unknown, Record<string, unknown>>()
     for (const answer of Array.isArray(answers) ? answers : [answers]) {
       if (typeof answer === 'object' && answer !== null) byId.set((answer as { id?: unknown }).id, answer)
     }
-    batch.forEach((pending, i) => {
-      const answer = byId.get(first + i) ?? (byId.size === 1 ? byId.get(null) : undefined)
-      settle(pending, answer, this.name)
-    })
+    // a refusal of the whole body carries no id
+    const refusal = byId.size === 1 ? byId.get(null) : undefined
+    for (const pending of batch) settle(pending, byId.get(pending.id) ?? refusal, this.name)
   }
 
   async #post(body: string): Promise<unknown> {

@@ -18,6 +18,29 @@ describe('JSON-RPC', () => {
     expect(client.exchanges).toBe(3)
   })
 
+  test('bodies stay below a megabyte', async () => {
+    const longest: number[] = []
+    node.raw = (body) => {
+      longest.push(body.length)
+      const calls = [JSON.parse(body)].flat() as { id: number }[]
+      return { body: JSON.stringify(calls.map((c) => ({ jsonrpc: '2.0', id: c.id, result: c.id }))) }
+    }
+    const client = rpc({ timeoutMs: 10_000 })
+    await Promise.all(Array.from({ length: 100 }, () => client.call('echo', ['x'.repeat(34_000)])))
+    expect(longest.length).toBe(4)
+    expect(Math.max(...longest)).toBeLessThan(1_100_000)
+  })
+
+  test('a refusal of the whole body reaches every request in it', async () => {
+    node.raw = () => ({
+      status: 400,
+      body: '{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Invalid request"}}',
+    })
+    const client = rpc()
+    const all = await Promise.allSettled([client.call('echo'), client.call('echo')])
+    expect(all.map((r) => (r as PromiseRejectedResult).reason.rpcCode)).toEqual([-32600, -32600])
+  })
+
   test('a node that refuses batches is asked one by one', async () => {
     const client = rpc({ maxBatch: 1 })
     expect(await Promise.all([client.call('echo', [1]), client.call('echo', [2])])).toEqual([[1], [2]])
