@@ -26,6 +26,7 @@ import {
 } from '../protocol/messages/relay.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
 import { Code } from '../transport/coap/codes.ts'
+import { ContentFormat } from '../transport/coap/content-format.ts'
 import type { CoapResponse } from '../transport/coap/messages.ts'
 import { dial } from '../transport/dial.ts'
 import { responseError } from './errors.ts'
@@ -174,7 +175,7 @@ export class KeyServerSession {
   /** Hands over a signed request with the solution. @returns the transaction's hash, 32 octets */
   async relay(request: RelayRequest): Promise<Uint8Array> {
     const response = await this.#client.post('/relay', encodeRelayRequest(request), {
-      contentFormat: ACE_GROUPCOMM,
+      contentFormat: ContentFormat.cbor,
       timeoutMs: RELAY_PATIENCE_MS,
     })
     if (!response.ok) throw keyServerError(response, 'the relay')

@@ -68,8 +68,10 @@ interface Outcome {
   err: string
 }
 
-function run(...args: string[]): Promise<Outcome> {
-  const env = { ...process.env, IOTCHAIN_HOME: home, IOTCHAIN_PASSWORD_FILE: passwordFile }
+const run = (...args: string[]): Promise<Outcome> => runAt(home, ...args)
+
+function runAt(folderOfClient: string, ...args: string[]): Promise<Outcome> {
+  const env = { ...process.env, IOTCHAIN_HOME: folderOfClient, IOTCHAIN_PASSWORD_FILE: passwordFile }
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [program, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let out = ''
@@ -177,6 +179,8 @@ beforeAll(async () => {
     key: file('root.key'),
     names: ['127.0.0.1'],
   })
+  const payer = accountFromKey(anvil.keys[1] as string)
+  writeFileSync(file('relay.json'), await payer.encrypt('correct horse', true))
   daemon = createKeyServerDaemon(
     keyServerSchema.parse({
       state: file('state'),
@@ -186,6 +190,12 @@ beforeAll(async () => {
       owners: [owner.address],
       chain: { rpcUrl: anvil.url, id: anvil.chainId, registry, confirmations: CONFIRMATIONS, poll: '100ms' },
       sessions: { length: '5s', minimum: '1s', lead: '0s' },
+      relay: {
+        keystore: file('relay.json'),
+        passwordFile,
+        offers: [{ contract, offer: 0 }],
+        difficulty: 6,
+      },
     }),
     {
       name: 'iotchain-keyserver',
@@ -324,6 +334,19 @@ describe('a client on its way', () => {
     await player.tell(23)
     expect((await run('read', resource())).out).toMatch(/^temp 23 °C/)
     expect((await run('wallet', 'renew')).err).toMatch(/nothing is due|renewing/)
+  }, 60_000)
+
+  test('a fresh address that owns nothing gets its token through the relay, and reads', async () => {
+    const fresh = file('fresh-home')
+    const at = (...args: string[]) => runAt(fresh, ...args)
+    await at('init', '--rpc', anvil.url, '--chain-id', '20180415', '--registry', registry, '--confirmations', '2')
+    const { code, out, err } = await at('request', device.address, '--fresh', '--light', '--join', '--json')
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    const { client } = JSON.parse(out.split('\n')[0] as string)
+    expect(client).not.toBe(clientAddress)
+    expect(BigInt(await rpc.call<string>('eth_getBalance', [client, 'latest']))).toBe(0n)
+    await player.tell(23.5)
+    expect((await at('read', resource())).out).toMatch(/^temp 23\.5 °C/)
   }, 60_000)
 
   test('after a revocation: no access, and no way to get it by asking again', async () => {
