@@ -11,11 +11,13 @@ export interface DemoChain {
   /** private keys of accounts that own test ether */
   readonly ownerKey: string
   readonly clientKeys: readonly [string, string]
+  /** for whoever plays after the story */
+  readonly spareKey: string
 }
 
 export async function startChain(tree: ProcessTree): Promise<DemoChain> {
   const anvil = await startAnvil({ chainId: CHAIN_ID, blockTimeSeconds: 1 })
   tree.add({ name: 'anvil', pid: anvil.process.pid ?? 0, stop: () => anvil.stop() })
-  const [ownerKey, a, b] = anvil.keys as readonly [string, string, string]
-  return { what: 'anvil', url: anvil.url, chainId: anvil.chainId, ownerKey, clientKeys: [a, b] }
+  const [ownerKey, a, b, spareKey] = anvil.keys as readonly [string, string, string, string]
+  return { what: 'anvil', url: anvil.url, chainId: anvil.chainId, ownerKey, clientKeys: [a, b], spareKey }
 }

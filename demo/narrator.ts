@@ -29,6 +29,11 @@ export class Narrator {
     this.#print(`  ${this.#clock()}  ${text}`)
   }
 
+  /** A line without the time. */
+  plain(text: string): void {
+    this.#print(text)
+  }
+
   /** A line that the next one replaces on a terminal; elsewhere it is not shown. */
   progress(text: string): void {
     if (this.#json || !process.stdout.isTTY) return

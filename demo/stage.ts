@@ -41,6 +41,8 @@ export interface Stage {
   readonly proxyUri: string
   readonly httpUri: string
   readonly ca: CaFiles
+  /** of the owner's authority and key */
+  readonly password: string
   /** starts with its configuration */
   readonly configs: { readonly keyserver: string; readonly device: string; readonly proxy: string }
 }
@@ -191,6 +193,7 @@ export async function setUpDaemons(
     proxyUri,
     httpUri: `http://127.0.0.1:${httpPort}`,
     ca: set.ca,
+    password: set.password,
     configs,
   }
 }
