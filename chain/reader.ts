@@ -13,6 +13,7 @@ import type { Answer, CallArgs, Codec, Names } from './codec.ts'
 import { deviceRegistry } from './contracts.ts'
 import { type ChainDescriptor, checkAgainst } from './descriptor.ts'
 import { HeadSource } from './head.ts'
+import { provenTokens } from './proof.ts'
 import { revertError } from './revert.ts'
 import { type Rpc, RpcError } from './rpc.ts'
 import { decodeTokensOf, encodeTokensOf } from './token-codec.ts'
@@ -31,6 +32,8 @@ export interface ChainReaderOptions {
   readonly expectPeers?: number
   /** The own clock, unix milliseconds. */
   readonly nowMs?: () => number
+  /** Read tokens by storage proofs (EIP-1186) instead of calls; default false. */
+  readonly proofs?: boolean
   /** What the chain has to look like; checked before the first head and after every failure. */
   readonly descriptor?: ChainDescriptor | undefined
 }
@@ -49,12 +52,14 @@ export class ChainReader implements ChainView {
   readonly confirmations: Confirmations
   readonly #rpc: Rpc
   readonly #heads: HeadSource
+  readonly #proofs: boolean
 
   constructor(options: ChainReaderOptions) {
     this.chainId = options.chainId
     this.registry = options.registry
     this.confirmations = options.confirmations
     this.#rpc = options.rpc
+    this.#proofs = options.proofs ?? false
     const { descriptor } = options
     if (descriptor !== undefined) checkSettings(descriptor, options)
     this.#heads = new HeadSource({
@@ -84,6 +89,7 @@ export class ChainReader implements ChainView {
   }
 
   async tokensOf(contract: Address, device: Address, clients: readonly Address[], head: Head): Promise<Token[]> {
+    if (this.#proofs) return this.#renamed(provenTokens(this.#rpc, contract, device, clients, head))
     const chunks = await Promise.all(
       chunksOf(clients, CHUNK).map(async (chunk) =>
         decodeTokensOf(await this.#tokensCall(contract, encodeTokensOf(chunk, device), head), chunk.length),
@@ -152,9 +158,14 @@ export class ChainReader implements ChainView {
     return this.#pinned<Hex>('eth_call', [transaction, blockOf(head)])
   }
 
-  async #pinned<T>(method: string, params: readonly unknown[]): Promise<T> {
+  #pinned<T>(method: string, params: readonly unknown[]): Promise<T> {
+    return this.#renamed(this.#rpc.call<T>(method, params))
+  }
+
+  /** Each node has its own words for a block that is gone. */
+  async #renamed<T>(reading: Promise<T>): Promise<T> {
     try {
-      return await this.#rpc.call<T>(method, params)
+      return await reading
     } catch (error) {
       if (error instanceof RpcError && GONE.test(error.message)) {
         throw new IotchainError('chain/reorged', 'the block that was being read is no longer part of the chain', {
