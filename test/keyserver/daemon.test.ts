@@ -200,9 +200,6 @@ describe('a running key server', () => {
     const client = await dial(keyserver, { secure })
     expect((await client.get('/.well-known/core')).text).toContain('rt="core.ps.gm"')
     let gone = false
-    client.endpoint
-      .observe(client.peer, { path: '/ace-group/0000000000000000/num' }, { onNotification() {}, onEnd() {} })
-      .ready.catch(() => {})
     expect(cli('revoke', '--config', file('keyserver.yaml'), '--device', enrolled.address).code).toBe(0)
     for (let i = 0; i < 60 && !gone; i++) {
       await new Promise((resolve) => setTimeout(resolve, 100))
