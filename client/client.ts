@@ -77,7 +77,7 @@ export class IotClient {
     const { chainId, registry } = this.#options.chain
     const records = await this.#options.state.memberships(client)
     return records
-      .filter((r) => r.chainId === chainId && r.registry === registry)
+      .filter((r) => r.chainId === chainId && r.registry === registry && !this.#newerHeld(r))
       .map((record) => {
         const membership = new Membership({
           ...record,
@@ -164,6 +164,12 @@ export class IotClient {
     } finally {
       await session.close()
     }
+  }
+
+  /** Of two addresses that are members of one group the one that joined later counts. */
+  #newerHeld(record: MembershipRecord): boolean {
+    const held = this.#records.get(viewKey(record.gid))
+    return held !== undefined && held.joinedAt > record.joinedAt
   }
 
   group(device: Address, bit: number): GroupView | undefined {

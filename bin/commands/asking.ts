@@ -8,6 +8,8 @@ import { systemClock } from '../../runtime/clock.ts'
 import type { ClientSession } from './client-session.ts'
 
 export interface Asking {
+  /** Which of the keys asks. */
+  readonly client: Address
   readonly contract: Address
   readonly offer: number
   readonly ttlSeconds: number | undefined
@@ -31,7 +33,7 @@ export async function askFor(session: ClientSession, asking: Asking): Promise<Gr
   const granted = asking.relayed ? await throughRelay(session, asking) : await byOwnTransaction(session, asking)
   const { token } = granted
   await session.state.saveRequest({
-    client: session.address,
+    client: asking.client,
     device: granted.device,
     contract: asking.contract,
     offer: asking.offer,
@@ -49,7 +51,7 @@ async function byOwnTransaction(session: ClientSession, asking: Asking): Promise
     import('../../chain/sender.ts'),
   ])
   const { reader, rpc } = await session.chain()
-  const sender = new TransactionSender({ rpc, chainId: config.chainId, account: await session.account() })
+  const sender = new TransactionSender({ rpc, chainId: config.chainId, account: await session.account(asking.client) })
   const { token, device, receipt, paid } = await requestToken({
     reader,
     sender,
@@ -81,7 +83,7 @@ async function throughRelay(session: ClientSession, asking: Asking): Promise<Gra
       session: association,
       reader,
       rpc,
-      account: await session.account(),
+      account: await session.account(asking.client),
       clock: systemClock,
       offer,
       ttlSeconds: asking.ttlSeconds ?? offer.maxTtlSeconds,

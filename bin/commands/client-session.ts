@@ -35,7 +35,7 @@ export class ClientSession {
   readonly state: ClientState
   readonly options: ClientOptions
   readonly #closeState: () => Promise<void>
-  #account: Promise<Account> | undefined
+  readonly #accounts = new Map<Address, Promise<Account>>()
   #chosen: Address | undefined
   #chain: Promise<{ reader: ChainReader; rpc: JsonRpc }> | undefined
   #client: Promise<IotClient> | undefined
@@ -54,7 +54,7 @@ export class ClientSession {
   /** Works with this key from now on, which is in the wallet already and open. Before the first use of `client`. */
   useAccount(account: Account): void {
     this.#chosen = account.address
-    this.#account = Promise.resolve(account)
+    this.#accounts.set(account.address, Promise.resolve(account))
   }
 
   /** The address of this command's key; no password is needed to know it. */
@@ -62,18 +62,38 @@ export class ClientSession {
     return this.#chosen ?? this.home.chooseKey(this.options.key, this.config.defaultKey)
   }
 
-  /** The opened key: asks for the password the first time. */
-  account(): Promise<Account> {
-    this.#account ??= this.#openAccount()
-    return this.#account
+  /**
+   * The address that has to do with a device: the one that is named, or the only one, else the one that is a member or
+   * has asked for a token there (each grant may have an address of its own).
+   * @throws `wallet/no-key`, `wallet/which-key`
+   */
+  async addressFor(device: Address): Promise<Address> {
+    const own = this.home.addresses()
+    if (this.#chosen !== undefined || this.options.key !== undefined || own.length < 2) return this.address
+    const members = (await this.state.memberships()).filter((m) => m.device === device)
+    const asked = (await Promise.all(own.map((a) => this.state.requests(a)))).flat().filter((r) => r.device === device)
+    const newest = [
+      ...members.map((m) => ({ client: m.client, at: m.joinedAt })),
+      ...asked.map((r) => ({ client: r.client, at: r.requestedAt })),
+    ].sort((a, b) => b.at - a.at)[0]
+    return newest !== undefined && own.includes(newest.client) ? newest.client : this.address
   }
 
-  /** Signs in the name of the key; opens it when the first signature is asked for. */
-  get signer(): ClientSigner {
-    const address = this.address
+  /** The opened key: asks for its password the first time. */
+  account(address: Address = this.address): Promise<Account> {
+    let account = this.#accounts.get(address)
+    if (account === undefined) {
+      account = this.#openAccount(address)
+      this.#accounts.set(address, account)
+    }
+    return account
+  }
+
+  /** Signs in the name of a key; opens it when the first signature is asked for. */
+  signerOf(address: Address): ClientSigner {
     return {
       address,
-      signStruct: async (domain, struct, values) => (await this.account()).signStruct(domain, struct, values),
+      signStruct: async (domain, struct, values) => (await this.account(address)).signStruct(domain, struct, values),
     }
   }
 
@@ -127,8 +147,8 @@ export class ClientSession {
     await this.#closeState()
   }
 
-  async #openAccount(): Promise<Account> {
-    const { address, home, ctx } = this
+  async #openAccount(address: Address): Promise<Account> {
+    const { home, ctx } = this
     const { loadKeystore } = await import('../../chain/wallet.ts')
     const password = await readPassword(ctx.passwordFile, `Password of ${address}`)
     ctx.out.progress('opening the key')
@@ -160,10 +180,10 @@ export class ClientSession {
       allowStale: this.options.allowStale,
       extraSources: this.options.broadcast === undefined ? [] : [fileSource(this.options.broadcast)],
     })
-    const own = this.home.addresses()
-    if (own.length > 0) {
-      await client.load(this.address)
-      client.useSigner(this.signer)
+    const named = this.#chosen ?? (this.options.key === undefined ? undefined : this.address)
+    for (const address of named === undefined ? this.home.addresses() : [named]) {
+      await client.load(address)
+      client.useSigner(this.signerOf(address))
     }
     return client
   }

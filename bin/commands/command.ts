@@ -69,7 +69,7 @@ async function commander(
   bitText: string | undefined,
 ): Promise<{ membership: Membership; record: MembershipRecord }> {
   const client = await session.client()
-  const known = (await session.state.memberships(session.address)).filter(
+  const known = (await session.state.memberships(await session.addressFor(place.device))).filter(
     (m) => m.device === place.device && m.commandSeed !== undefined,
   )
   const wished = bitText === undefined ? undefined : wholeNumber(bitText, '--bit')
@@ -84,7 +84,7 @@ async function commander(
   if (held !== undefined && group instanceof Membership) return { membership: group, record: held }
   const commandSeed = suite.ed25519.generate()
   const membership = await joinGroup(session, { device: place.device, bit, commandSeed })
-  const record = await session.state.membership(session.address, membership.gid)
+  const record = await session.state.membership(membership.client, membership.gid)
   return { membership, record: record as MembershipRecord }
 }
 

@@ -64,7 +64,7 @@ export function registerInit(program: Command): void {
           const bit = wholeNumber(options.bit, '--bit')
           if (bit > 31) throw new IotchainError('client/bad-number', 'a claims bit is 0 to 31')
           const client = await session.client()
-          const known = await session.state.membership(session.address, client.gid(device, bit))
+          const known = await session.state.membership(await session.addressFor(device), client.gid(device, bit))
           const commandSeed = options.command === true ? (known?.commandSeed ?? suite.ed25519.generate()) : undefined
           const membership = await joinGroup(session, {
             device,
@@ -73,8 +73,8 @@ export function registerInit(program: Command): void {
           })
           const group = toHex(membership.gid)
           ctx.out.result(
-            { device, bit, group, client: session.address, session: membership.session, epochs: membership.epochs },
-            `member of group ${group} (bit ${bit} of ${device}) as ${session.address}`,
+            { device, bit, group, client: membership.client, session: membership.session, epochs: membership.epochs },
+            `member of group ${group} (bit ${bit} of ${device}) as ${membership.client}`,
           )
         }),
       ),

@@ -26,7 +26,7 @@ export function bitOf(client: IotClient, device: Address, gid: Uint8Array): numb
 /** Joins, and tells how many confirmations are missing while that is what holds it up. */
 export async function joinGroup(session: ClientSession, wish: JoinWish): Promise<Membership> {
   const { ctx } = session
-  const { signer } = session
+  const signer = session.signerOf(await session.addressFor(wish.device))
   const client = await session.client()
   const keyServer = await session.keyServerOf(wish.device)
   const deadline = performance.now() + (wish.patienceMs ?? PATIENCE_MS)

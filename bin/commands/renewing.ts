@@ -38,6 +38,7 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
       ctx.out.note(`renewing ${holding.device} (ends ${timeText(holding.expiresAt)})`)
       try {
         const { token } = await askFor(session, {
+          client: request.client,
           contract: request.contract,
           offer: request.offer,
           ttlSeconds: request.ttlSeconds,
@@ -70,20 +71,20 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
  */
 async function planRenewals(session: ClientSession, ahead: number): Promise<Due[]> {
   const { reader, rpc } = await session.chain()
-  const { address, config, state } = session
-  const memberships = await state.memberships(address)
-  const requests = await state.requests(address)
+  const { config, state, home, options } = session
   const blockSeconds = await averageBlockSeconds(rpc)
-  const holdings = await holdingsOf(reader, state, address, memberships)
   const plan: Due[] = []
-  for (const request of requests) {
-    const holding = holdings.find((h) => h.contract === request.contract && h.device === request.device)
-    if (holding === undefined || holding.standing !== 'good') continue
-    const sessions = memberships.filter((m) => m.device === request.device).map((m) => m.policies.sessionSeconds)
-    const margin =
-      config.confirmations * blockSeconds +
-      2 * Math.max(DEFAULT_SESSION_SECONDS * Number(sessions.length === 0), ...sessions)
-    plan.push({ holding, request, at: holding.expiresAt - margin - ahead })
+  for (const address of options.key === undefined ? home.addresses() : [session.address]) {
+    const memberships = await state.memberships(address)
+    const holdings = await holdingsOf(reader, state, address, memberships)
+    for (const request of await state.requests(address)) {
+      const holding = holdings.find((h) => h.contract === request.contract && h.device === request.device)
+      if (holding === undefined || holding.standing !== 'good') continue
+      const lengths = memberships.filter((m) => m.device === request.device).map((m) => m.policies.sessionSeconds)
+      const session = lengths.length === 0 ? DEFAULT_SESSION_SECONDS : Math.max(...lengths)
+      const margin = config.confirmations * blockSeconds + 2 * session
+      plan.push({ holding, request, at: holding.expiresAt - margin - ahead })
+    }
   }
   return plan.sort((a, b) => a.at - b.at)
 }

@@ -100,6 +100,7 @@ async function request(session: ClientSession, options: RequestOptions, device: 
   }
   ctx.out.note(`asking for ${offerText(offer)} as ${session.address}`)
   const granted = await askFor(session, {
+    client: session.address,
     contract: offer.contract,
     offer: offer.id,
     relayed: options.fresh === true,
@@ -159,7 +160,7 @@ export async function offersFor(session: ClientSession, device: Address, contrac
   const entry = await (await session.registry()).activeEntry(device)
   const contracts = contract === undefined ? entry.contracts : [contract]
   const own = session.home.addresses()
-  const client = own.length === 0 ? undefined : session.address
+  const client = own.length === 1 || session.options.key !== undefined ? session.address : own[0]
   return reader.atHead(async (head) => {
     const lines: OfferLine[] = []
     for (const c of contracts) {

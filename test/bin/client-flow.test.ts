@@ -347,6 +347,10 @@ describe('a client on its way', () => {
     expect(BigInt(await rpc.call<string>('eth_getBalance', [client, 'latest']))).toBe(0n)
     await player.tell(23.5)
     expect((await at('read', resource())).out).toMatch(/^temp 23\.5 °C/)
+    // Another key beside it does not confuse the reader: the one that asked for this device is taken.
+    await at('wallet', 'create', '--light')
+    expect((await at('read', resource())).code).toBe(0)
+    expect((await at('request', device.address)).err).toMatch(/there are several keys/)
   }, 60_000)
 
   test('after a revocation: no access, and no way to get it by asking again', async () => {
