@@ -2,6 +2,7 @@
  * Resource directory (RFC 9176): devices tell where they are, clients look up. An entry is a hint and proves nothing:
  * what a device serves is signed. Simple registration and endpoint groups are left out.
  */
+import type { Clock } from '../protocol/clock.ts'
 import { IotchainError } from '../protocol/errors.ts'
 import { decodeLinks, encodeLinks, filterLinks } from '../transport/coap/link-format.ts'
 import type { Link } from '../transport/coap/server.ts'
@@ -22,6 +23,20 @@ export interface Registration {
   readonly attributes: Readonly<Record<string, string>>
 }
 
+/** A registration as it is kept across restarts. */
+export interface StoredRegistration extends Omit<Registration, 'expiresAtMs'> {
+  /** Seconds left of its life when it was written, and the wall clock then, ms. */
+  readonly leftSeconds: number
+  readonly writtenMs: number
+}
+
+export interface DirectoryOptions {
+  readonly limit: number
+  readonly clock: Clock
+  /** A registration came, changed or (undefined) went. */
+  readonly onChange?: ((id: string, registration: StoredRegistration | undefined) => void) | undefined
+}
+
 const DEFAULT_LIFETIME_SECONDS = 90_000
 const MAX_LIFETIME_SECONDS = 7 * 86_400
 const MAX_NAME = 63
@@ -32,13 +47,22 @@ const RESERVED = new Set(['ep', 'd', 'lt', 'base', 'page', 'count', 'href', 'anc
 export class ResourceDirectory {
   readonly #byId = new Map<string, Registration>()
   readonly #byName = new Map<string, string>()
-  readonly #limit: number
-  readonly #monotonicMs: () => number
+  readonly #options: DirectoryOptions
   #next = 1
 
-  constructor(options: { limit: number; monotonicMs: () => number }) {
-    this.#limit = options.limit
-    this.#monotonicMs = options.monotonicMs
+  constructor(options: DirectoryOptions) {
+    this.#options = options
+  }
+
+  /** Takes up what was kept; what has expired meanwhile is forgotten. */
+  restore(kept: readonly StoredRegistration[]): void {
+    const { clock, onChange } = this.#options
+    for (const { leftSeconds, writtenMs, ...rest } of kept) {
+      this.#next = Math.max(this.#next, Number(rest.id) + 1)
+      const leftMs = leftSeconds * 1000 - Math.max(0, clock.nowMs() - writtenMs)
+      if (leftMs <= 0) onChange?.(rest.id, undefined)
+      else this.#keep({ ...rest, expiresAtMs: clock.monotonicMs() + leftMs })
+    }
   }
 
   get size(): number {
@@ -59,13 +83,13 @@ export class ResourceDirectory {
     const name = JSON.stringify([ep, d])
     this.expire()
     const known = this.#byName.get(name)
-    if (known === undefined && this.#byId.size >= this.#limit) {
+    if (known === undefined && this.#byId.size >= this.#options.limit) {
       throw new IotchainError('proxy/quota', 'the directory is full', { retryAfterSeconds: 600 })
     }
     const id = known ?? String(this.#next++)
     const registration = this.#make(id, ep, d, p, readLinks(payload), source)
-    this.#byId.set(id, registration)
-    this.#byName.set(name, id)
+    this.#keep(registration)
+    this.#tell(registration)
     return registration
   }
 
@@ -82,7 +106,8 @@ export class ResourceDirectory {
     ])
     if (!given.has('base') && known.attributes['base'] !== undefined) merged.set('base', known.base)
     const registration = this.#make(id, known.ep, known.d, merged, known.links, source)
-    this.#byId.set(id, registration)
+    this.#keep(registration)
+    this.#tell(registration)
     return registration
   }
 
@@ -91,6 +116,7 @@ export class ResourceDirectory {
     if (known === undefined) return false
     this.#byId.delete(id)
     this.#byName.delete(JSON.stringify([known.ep, known.d]))
+    this.#options.onChange?.(id, undefined)
     return true
   }
 
@@ -105,8 +131,18 @@ export class ResourceDirectory {
   }
 
   expire(): void {
-    const nowMs = this.#monotonicMs()
+    const nowMs = this.#options.clock.monotonicMs()
     for (const r of this.#byId.values()) if (r.expiresAtMs <= nowMs) this.remove(r.id)
+  }
+
+  #keep(registration: Registration): void {
+    this.#byId.set(registration.id, registration)
+    this.#byName.set(JSON.stringify([registration.ep, registration.d]), registration.id)
+  }
+
+  #tell({ expiresAtMs, ...rest }: Registration): void {
+    const { clock, onChange } = this.#options
+    onChange?.(rest.id, { ...rest, leftSeconds: (expiresAtMs - clock.monotonicMs()) / 1000, writtenMs: clock.nowMs() })
   }
 
   /** An endpoint matches by its own attributes or by those of one of its links (RFC 9176 §6.2). */
@@ -143,7 +179,7 @@ export class ResourceDirectory {
     const lifetimeSeconds = p.has('lt') ? natural(p.get('lt')) : DEFAULT_LIFETIME_SECONDS
     if (lifetimeSeconds < 1) throw bad('the lifetime lt is at least 1 s')
     const life = Math.min(lifetimeSeconds, MAX_LIFETIME_SECONDS)
-    const base = p.get('base') ?? source
+    const base = (p.get('base') ?? source).replace(/\/$/, '')
     const attributes: Record<string, string> = {}
     for (const [key, value] of p) {
       if (RESERVED.has(key) && key !== 'base') continue
@@ -157,7 +193,16 @@ export class ResourceDirectory {
     } catch (cause) {
       throw new IotchainError('proxy/bad-registration', 'base is no coap:// or coaps:// address', { cause })
     }
-    return { id, ep, d, base, lifetimeSeconds: life, expiresAtMs: this.#monotonicMs() + life * 1000, links, attributes }
+    return {
+      id,
+      ep,
+      d,
+      base,
+      lifetimeSeconds: life,
+      expiresAtMs: this.#options.clock.monotonicMs() + life * 1000,
+      links,
+      attributes,
+    }
   }
 }
 

@@ -3,7 +3,8 @@ import type { Clock } from '../protocol/clock.ts'
 import { gname } from '../protocol/groups/gid.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Metrics } from '../runtime/metrics.ts'
-import type { Store } from '../store/store.ts'
+import { decodeRecord, encodeRecord } from '../store/records.ts'
+import { prefixRange, type Store } from '../store/store.ts'
 import { CoapEndpoint } from '../transport/coap/endpoint.ts'
 import type { Router } from '../transport/coap/router.ts'
 import { bindUdp } from '../transport/coap/udp.ts'
@@ -13,7 +14,7 @@ import { BroadcastMirror } from './broadcasts.ts'
 import { Changes } from './changes.ts'
 import type { ProxyConfig } from './config.ts'
 import { GroupCredentials } from './credentials.ts'
-import { ResourceDirectory } from './directory.ts'
+import { ResourceDirectory, type StoredRegistration } from './directory.ts'
 import { HttpGateway } from './http.ts'
 import { type KeyServer, KeyServers } from './key-servers.ts'
 import { parseListen } from './listen.ts'
@@ -80,7 +81,11 @@ export class ObjectProxy {
     })
     this.readable = new Readable({ archive, broadcasts: this.broadcasts, credentials: this.credentials, clock })
     this.#directory = config.directory.enabled
-      ? new ResourceDirectory({ limit: config.directory.endpoints, monotonicMs: () => clock.monotonicMs() })
+      ? new ResourceDirectory({
+          limit: config.directory.endpoints,
+          clock,
+          onChange: (id, registration) => keepRegistration(store, log, id, registration),
+        })
       : undefined
     this.router = createRouter({
       admission,
@@ -110,6 +115,9 @@ export class ObjectProxy {
     await keyServers.load()
     const proxy = new ObjectProxy(config, parts, archive, keyServers)
     await proxy.credentials.load()
+    const kept: StoredRegistration[] = []
+    for await (const [, value] of store.range(prefixRange('rd '))) kept.push(decodeRecord<StoredRegistration>(value))
+    proxy.#directory?.restore(kept)
     return proxy
   }
 
@@ -182,4 +190,14 @@ export class ObjectProxy {
       () => this.#directory?.size ?? 0,
     )
   }
+}
+
+/** A lost registration comes again by itself: it is not worth waiting for the disk. */
+function keepRegistration(store: Store, log: Logger, id: string, registration: StoredRegistration | undefined): void {
+  const key = `rd ${id}`
+  store
+    .batch([
+      registration === undefined ? { type: 'del', key } : { type: 'put', key, value: encodeRecord(registration) },
+    ])
+    .catch((error: unknown) => log.limited('rd', 'warn', { err: error }, 'a registration could not be kept'))
 }
