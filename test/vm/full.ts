@@ -17,10 +17,19 @@ import { CONFIRMATIONS, READERS, readerOf, type Stage, setUpDaemons, setUpOwner 
 import { amd64Parts, bootAmd64, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
 import { powerCuts } from './power-cuts.ts'
 import { eventually, Report } from './report.ts'
-import { DATASHEET, DOOR_LINE, edges, level, PULSE_LINE, plugGpio, plugSensors } from './simulated-hardware.ts'
+import {
+  DATASHEET,
+  DOOR_LINE,
+  edges,
+  edgesLimitMs,
+  level,
+  PULSE_LINE,
+  plugGpio,
+  plugSensors,
+} from './simulated-hardware.ts'
 
 const ROOT = resolve(import.meta.dirname, '..', '..', '..')
-const PULSES = 100
+const PULSES = 50
 const CUTS = Number(process.env['IOTCHAIN_POWER_CUTS'] ?? 20)
 
 const report = new Report()
@@ -104,7 +113,7 @@ async function sensors(
     })
 
   const before = await value('energy')
-  await shell.run(edges(PULSE_LINE, PULSES), 60_000)
+  await shell.run(edges(PULSE_LINE, PULSES), edgesLimitMs(PULSES))
   await becomes('energy', (r) => Number(r.records[0]?.value) >= before + PULSES)
   const counted = (await value('energy')) - before
   report.check('the chip is found by its label, every edge counts', counted === PULSES, `${counted} of ${PULSES}`)

@@ -1,4 +1,5 @@
 /** The hardware of the amd64 guest: two GPIO chips, the decoy first; an LM75 and a BMP280 behind i2c-stub. */
+import { availableParallelism, loadavg } from 'node:os'
 import type { GuestShell } from './guest-shell.ts'
 
 /** The BMP280 of Bosch's data sheet (BST-BMP280-DS001, §3.12): calibration, raw values and what they must give. */
@@ -26,11 +27,26 @@ export function level(line: number, high: boolean): string {
   return `for f in /sys/devices/platform/gpio-sim.1/gpiochip*/sim_gpio${line}/pull; do echo pull-${high ? 'up' : 'down'} > $f; done`
 }
 
-/** `count` rising edges, slow enough for a guest whose processor is emulated: sysfs tells of an edge, not of how many there were. */
+/**
+ * `count` rising edges, slow enough for a guest whose processor is emulated: sysfs tells of an edge, not of how many
+ * there were. A host that has other work gives the guest the less time, so the edges come the slower.
+ */
 export function edges(line: number, count: number): string {
+  const gap = edgeGapSeconds().toFixed(2)
   return `for f in /sys/devices/platform/gpio-sim.1/gpiochip*/sim_gpio${line}/pull; do
-  for i in $(seq ${count}); do echo pull-up > $f; sleep 0.1; echo pull-down > $f; sleep 0.1; done
+  for i in $(seq ${count}); do echo pull-up > $f; sleep ${gap}; echo pull-down > $f; sleep ${gap}; done
 done`
+}
+
+/** From one change of a line to the next: 0.1 s on an idle host, up to 1 s on a busy one. */
+function edgeGapSeconds(): number {
+  const waiting = (loadavg()[0] as number) / availableParallelism()
+  return Math.min(1, Math.max(0.1, 0.1 * waiting))
+}
+
+/** How long `edges` may take, in milliseconds. */
+export function edgesLimitMs(count: number): number {
+  return 60_000 + count * 2 * 2000
 }
 
 /** Fills the registers of both chips and lets the kernel's drivers find them. @returns the bus */

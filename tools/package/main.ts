@@ -1,4 +1,7 @@
-/** `npm run package -- arm64|amd64 [--out DIR] [--compression xz|zstd]`: the Debian packages for one architecture. */
+/**
+ * `npm run package -- arm64|amd64 [--out DIR] [--compression xz|zstd] [--only NAME]…`: the Debian packages for one
+ * architecture; `--only` leaves out the programs that are not named (the runtime is always made).
+ */
 import { execFile } from 'node:child_process'
 import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
@@ -21,15 +24,24 @@ async function main(): Promise<void> {
     options: {
       out: { type: 'string', default: join(ROOT, 'out') },
       compression: { type: 'string', default: 'xz' },
+      only: { type: 'string', multiple: true, default: [] },
       help: { type: 'boolean', default: false },
     },
   })
   const arch = positionals[0] as Arch
   if (values.help || positionals.length !== 1 || !(arch in CPU)) {
-    console.error('usage: npm run package -- arm64|amd64 [--out DIR] [--compression xz|zstd]')
+    console.error('usage: npm run package -- arm64|amd64 [--out DIR] [--compression xz|zstd] [--only NAME]…')
     process.exitCode = values.help ? 0 : 2
     return
   }
+  const all = [...DAEMONS, CLIENT]
+  const unknown = values.only.find((name) => !all.some((plan) => plan.name === name))
+  if (unknown !== undefined) {
+    console.error(`package: there is no package ${unknown}; there are ${all.map((plan) => plan.name).join(', ')}`)
+    process.exitCode = 2
+    return
+  }
+  const plans = all.filter((plan) => values.only.length === 0 || values.only.includes(plan.name))
   const cache = join(process.env['IOTCHAIN_PEERS'] ?? join(homedir(), '.cache/iotchain-peers'), 'package')
   await mkdir(cache, { recursive: true })
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string }
@@ -66,11 +78,11 @@ async function main(): Promise<void> {
         values.compression,
       ),
     ]
-    for (const plan of [...DAEMONS, CLIENT]) {
+    for (const plan of plans) {
       say(plan.name)
       const stage = join(work, plan.name)
       await stageProgram(plan, stage)
-      const daemon = plan.unit
+      const { units } = plan
       made.push(
         await buildDeb(
           {
@@ -78,14 +90,17 @@ async function main(): Promise<void> {
             name: plan.name,
             depends: [
               `iotchain-runtime (= ${version})`,
-              ...(daemon === undefined ? [] : ['init-system-helpers (>= 1.54)']),
+              ...(units === undefined ? [] : ['init-system-helpers (>= 1.54)']),
             ],
             summary: plan.summary,
             description: plan.description,
             stage,
-            ...(daemon === undefined
+            ...(units === undefined
               ? {}
-              : { conffiles: [`/etc/iotchain/${plan.config}`], scripts: daemonScripts(daemon, plan.state as string) }),
+              : {
+                  conffiles: [`/etc/iotchain/${plan.config}`],
+                  scripts: daemonScripts(units, plan.state as string, plan.keys as string),
+                }),
           },
           values.out,
           epoch,

@@ -5,12 +5,14 @@ export interface PackagePlan {
   readonly command: string
   readonly summary: string
   readonly description: string
-  /** systemd unit; absent for a program that is no daemon */
-  readonly unit?: string
+  /** systemd units; absent for a program that is no daemon */
+  readonly units?: readonly string[]
   /** file name below /etc/iotchain */
   readonly config?: string
   /** folder below /var/lib that a purge removes */
   readonly state?: string
+  /** folder below /etc/iotchain with the keys, which a purge removes */
+  readonly keys?: string
   /** from the checkout → below / */
   readonly files: readonly (readonly [string, string])[]
 }
@@ -25,18 +27,21 @@ function daemon(
   summary: string,
   about: string,
   extra: PackagePlan['files'] = [],
+  extraUnits: readonly string[] = [],
 ): PackagePlan {
   const name = `iotchain-${role}`
+  const units = [`${name}.service`, ...extraUnits]
   return {
     name,
     command: name,
     summary,
     description: `${about}\n\n${PRODUCT}`,
-    unit: `${name}.service`,
+    units,
     config: `${role}.yaml`,
     state: name,
+    keys: role,
     files: [
-      [`systemd/${name}.service`, `usr/lib/systemd/system/${name}.service`],
+      ...units.map((unit) => [`systemd/${unit}`, `usr/lib/systemd/system/${unit}`] as const),
       [`deploy/debian/${role}.yaml`, `etc/iotchain/${role}.yaml`],
       [`docs/${role}.md`, `usr/share/doc/${name}/README.md`],
       ...extra,
@@ -53,6 +58,7 @@ export const DAEMONS: readonly PackagePlan[] = [
       ['systemd/sysusers.d/iotchain-device.conf', 'usr/lib/sysusers.d/iotchain-device.conf'],
       ['systemd/udev/60-iotchain-gpio.rules', 'usr/lib/udev/rules.d/60-iotchain-gpio.rules'],
     ],
+    ['iotchain-device-enroll.service'],
   ),
   daemon(
     'keyserver',
