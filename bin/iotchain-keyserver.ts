@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { keyServerSchema } from '../keyserver/config.ts'
-import { createKeyServerDaemon } from '../keyserver/daemon.ts'
 import { runDaemon } from '../runtime/daemon.ts'
 /** `iotchain-keyserver`: admits devices and clients by what the chain says, and makes the group keys. */
 import { registerKeyServerCommands } from './commands/keyserver.ts'
@@ -11,6 +10,6 @@ await runDaemon({
   description: 'admits devices and clients by what the chain says, and makes the group keys',
   version: version(),
   schema: keyServerSchema,
-  create: createKeyServerDaemon,
+  create: async (config, context) => (await import('../keyserver/daemon.ts')).createKeyServerDaemon(config, context),
   commands: registerKeyServerCommands,
 })

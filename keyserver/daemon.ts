@@ -3,6 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
 import { type ChainDescriptor, checkAgainst, openDescriptor } from '../chain/descriptor.ts'
+import { requestTokenForIntent } from '../chain/intents.ts'
 import { ChainReader } from '../chain/reader.ts'
 import { JsonRpc, type Rpc } from '../chain/rpc.ts'
 import { TransactionSender } from '../chain/sender.ts'
@@ -200,6 +201,7 @@ async function openRelay(
   const account = await loadKeystore(resolve(relay.keystore), readSecret(resolve(relay.passwordFile), 'password file'))
   return {
     sender: new TransactionSender({ rpc, chainId: chain.id, account }),
+    intentOf: requestTokenForIntent,
     offers: relay.offers,
     dailyWei: BigInt(Math.round(relay.dailyEther * 1e9)) * 1_000_000_000n,
     difficulty: relay.difficulty,

@@ -3,7 +3,7 @@
  * Strangers are held back by a puzzle of ours, once for each request; by a trial run before anything is paid; by the
  * list of offers; by a bound on a day's spending; and by one pending request for each client.
  */
-import { requestTokenForIntent } from '../chain/intents.ts'
+import type { requestTokenForIntent } from '../chain/intents.ts'
 import type { TransactionSender } from '../chain/sender.ts'
 import type { Hex } from '../chain/types.ts'
 import { fromHex, toHex } from '../protocol/bytes.ts'
@@ -27,6 +27,8 @@ export interface RelayOptions {
   /** challenges are theirs: single use, bound to an association */
   readonly challenges: Logins
   readonly sender: TransactionSender
+  /** handed in, so that a key server without a relay does not carry an ABI coder */
+  readonly intentOf: typeof requestTokenForIntent
   readonly offers: readonly { readonly contract: Address; readonly offer: number }[]
   /** wei in 24 hours */
   readonly dailyWei: bigint
@@ -95,7 +97,7 @@ export class Relay {
   }
 
   async #send(digest: string, r: RelayRequest): Promise<Uint8Array> {
-    const { sender, log, storage, dailyWei } = this.#o
+    const { sender, log, storage, dailyWei, intentOf } = this.#o
     const client = addressHex(r.client)
     if (this.#pending.has(client)) {
       throw refusal('keyserver/relay-busy', 'another request of this client is not mined yet', {
@@ -104,7 +106,7 @@ export class Relay {
     }
     const { offer, ttlSeconds, proof, deadline, signature } = r
     const request = { client, offer, ttlSeconds, proof: hexOf(proof), deadline, signature }
-    const intent = requestTokenForIntent(addressHex(r.contract), request, 0n)
+    const intent = intentOf(addressHex(r.contract), request, 0n)
     const quote = await sender.quote(intent).catch((error: unknown) => {
       throw explain(error)
     })

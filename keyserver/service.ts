@@ -65,7 +65,7 @@ export interface ServiceOptions {
   /** Lets devices enrol here; without it they bring their certificates. */
   readonly enrolment?: Pick<EnrolmentOptions, 'authority' | 'caChain' | 'days' | 'chain'> | undefined
   /** Pays for the token requests of fresh addresses. */
-  readonly relay?: Pick<RelayOptions, 'sender' | 'offers' | 'dailyWei' | 'difficulty'> | undefined
+  readonly relay?: Pick<RelayOptions, 'sender' | 'intentOf' | 'offers' | 'dailyWei' | 'difficulty'> | undefined
   /** Certificates of these devices were revoked (their associations have to end). */
   readonly onRevoked?: ((devices: ReadonlySet<Address>) => void) | undefined
   readonly revokedBySelf?: EnforcementOptions['revokedBySelf'] | undefined

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { deployIntent } from '../../chain/deployments.ts'
-import { setOfferIntent } from '../../chain/intents.ts'
+import { requestTokenForIntent, setOfferIntent } from '../../chain/intents.ts'
 import { ChainReader } from '../../chain/reader.ts'
 import { JsonRpc } from '../../chain/rpc.ts'
 import { TransactionSender } from '../../chain/sender.ts'
@@ -62,6 +62,7 @@ function relayWorld(ether: string, account: Account = payer): Promise<World> {
     onDisk: true,
     relay: {
       sender: new TransactionSender({ rpc, chainId: anvil.chainId, account, pollMs: 20 }),
+      intentOf: requestTokenForIntent,
       offers: [
         { contract, offer: 0 },
         { contract, offer: 1 },
