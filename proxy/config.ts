@@ -112,6 +112,18 @@ export const proxySchema = z.strictObject({
     })
     .prefault({})
     .describe('The mirror of session broadcasts under /bc.'),
+  forward: z
+    .strictObject({
+      allow: z
+        .array(z.string())
+        .default([])
+        .describe(
+          'Hosts, with or without a port, that requests with Proxy-Uri or Proxy-Scheme are forwarded to; none: off.',
+        )
+        .meta({ examples: [['[fd00::7]:5683']] }),
+    })
+    .prefault({})
+    .describe('Forward proxying (RFC 7252 §5.7).'),
   directory: z
     .strictObject({
       enabled: z.boolean().default(true).describe('Resource directory /rd and /rd-lookup (RFC 9176).'),

@@ -15,6 +15,7 @@ import { Changes } from './changes.ts'
 import type { ProxyConfig } from './config.ts'
 import { GroupCredentials } from './credentials.ts'
 import { ResourceDirectory, type StoredRegistration } from './directory.ts'
+import { Forwarder } from './forward.ts'
 import { HttpGateway } from './http.ts'
 import { type KeyServer, KeyServers } from './key-servers.ts'
 import { parseListen } from './listen.ts'
@@ -44,6 +45,7 @@ export class ObjectProxy {
   readonly #parts: ProxyParts
   readonly #keyServers: KeyServers
   readonly #directory: ResourceDirectory | undefined
+  readonly #forwarder: Forwarder | undefined
   #endpoint: CoapEndpoint | undefined
   #http: HttpGateway | undefined
   #maintenance: NodeJS.Timeout | undefined
@@ -87,11 +89,14 @@ export class ObjectProxy {
           onChange: (id, registration) => keepRegistration(store, log, id, registration),
         })
       : undefined
+    this.#forwarder =
+      config.forward.allow.length === 0 ? undefined : new Forwarder({ allow: config.forward.allow, clock })
     this.router = createRouter({
       admission,
       readable: this.readable,
       directory: this.#directory,
       maxObjectOctets: config.accept.objectBytes,
+      forward: this.#forwarder?.handle,
     })
     this.changes.subscribeToAll((path) => this.router.notify(path))
   }
@@ -163,6 +168,7 @@ export class ObjectProxy {
     try {
       this.broadcasts.maintain()
       this.#directory?.expire()
+      this.#forwarder?.maintain()
       await this.credentials.maintain()
       await this.archive.expire(clock.nowMs() / 1000)
     } catch (error) {
@@ -173,6 +179,7 @@ export class ObjectProxy {
   async stop(): Promise<void> {
     clearInterval(this.#maintenance)
     this.broadcasts.stop()
+    this.#forwarder?.stop()
     await this.#http?.stop()
     await this.#endpoint?.close()
     await this.archive.idle()

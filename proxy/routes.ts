@@ -7,7 +7,7 @@ import { ContentFormat } from '../transport/coap/content-format.ts'
 import { coapCodeOf } from '../transport/coap/error-codes.ts'
 import { ready } from '../transport/coap/reply.ts'
 import { Router } from '../transport/coap/router.ts'
-import type { CoapReply, CoapRequest } from '../transport/coap/server.ts'
+import type { CoapReply, CoapRequest, Handler } from '../transport/coap/server.ts'
 import { formatCoapUri } from '../transport/coap/uri.ts'
 import type { Admission } from './admission.ts'
 import type { ResourceDirectory } from './directory.ts'
@@ -20,6 +20,8 @@ export interface RoutesOptions {
   readonly readable: Readable
   readonly directory: ResourceDirectory | undefined
   readonly maxObjectOctets: number
+  /** Takes requests that name another server; without it they get 5.05. */
+  readonly forward?: Handler | undefined
 }
 
 /** Error code → CoAP code, beside the engine's own table. */
@@ -51,7 +53,7 @@ const REGISTRATION_OCTETS = 8192
 
 export function createRouter(options: RoutesOptions): Router {
   const { readable, directory, maxObjectOctets } = options
-  const router = new Router({ errorCodes: ERROR_CODES })
+  const router = new Router({ errorCodes: ERROR_CODES, forward: options.forward })
   const get = (request: CoapRequest): CoapReply | Promise<CoapReply> => {
     const found = readable.read(request.path, request.query)
     return found instanceof Promise ? found.then(content) : content(found)
