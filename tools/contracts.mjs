@@ -53,7 +53,7 @@ export function compileContracts() {
     sources,
     settings: {
       optimizer: { enabled: true, runs: 2000 },
-      evmVersion: 'shanghai',
+      evmVersion: 'paris',
       metadata: { bytecodeHash: 'none' },
       outputSelection: {
         '*': { '*': ['abi', 'evm.bytecode.object', 'evm.deployedBytecode', 'storageLayout'] },

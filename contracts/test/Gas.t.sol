@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {Token} from "../IAccessToken.sol";
 import {AccessTokenBase} from "./AccessTokenBase.sol";
 
-/// The bars of docs/contracts.md, under the rules of the hardfork in foundry.toml (Shanghai). The 21 000 of the
+/// The bars of docs/contracts.md, under the rules of the hardfork in foundry.toml. The 21 000 of the
 /// transaction and its calldata are added by hand: forge measures the call.
 contract GasTest is AccessTokenBase {
     function transactionGas(address from, bytes memory data) internal returns (uint256 used) {

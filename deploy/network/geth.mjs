@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { ipc, start, until } from './processes.mjs'
+import { ipc, isRunning, start, tailOf, until } from './processes.mjs'
 
 /**
  * A geth of one version: from the environment, the cache of foreign programs, or PATH.
@@ -75,6 +75,8 @@ export const ipcPath = (folder, name) => join(folder, `${name}.ipc`)
 
 /** The address of a node that others may pin: it holds the node's public key. @param {string} folder @param {string} name */
 export async function enodeOf(folder, name) {
-  const info = await until(`geth of ${name} answers`, () => ipc(ipcPath(folder, name), 'admin_nodeInfo'), 60_000)
+  const info = await until(`geth of ${name} answers`, () => ipc(ipcPath(folder, name), 'admin_nodeInfo'), 60_000, () =>
+    isRunning(folder, `geth-${name}`) ? undefined : `geth of ${name} ended: ${tailOf(folder, `geth-${name}`)}`,
+  )
   return String(info.enode).replace(/\?.*$/, '')
 }

@@ -82,15 +82,26 @@ export async function freePorts(count) {
   return ports
 }
 
-/** @template T @param {string} what @param {() => Promise<T | undefined | false>} probe @param {number} ms @returns {Promise<T>} */
-export async function until(what, probe, ms) {
+/**
+ * @template T @param {string} what @param {() => Promise<T | undefined | false>} probe @param {number} ms
+ * @param {() => string | undefined} [hopeless] why waiting longer makes no sense
+ * @returns {Promise<T>}
+ */
+export async function until(what, probe, ms, hopeless = () => undefined) {
   const end = Date.now() + ms
   for (;;) {
     const found = await probe().catch(() => undefined)
     if (found !== undefined && found !== false) return found
+    const why = hopeless()
+    if (why !== undefined) throw new Error(why)
     if (Date.now() > end) throw new Error(`${what}: not within ${Math.round(ms / 1000)} s`)
     await pause(200)
   }
+}
+
+/** The last line that a program said. @param {string} folder @param {string} name */
+export function tailOf(folder, name) {
+  return readFileSync(join(folder, `${name}.log`), 'utf8').trim().split('\n').at(-1) ?? ''
 }
 
 /** JSON-RPC over HTTP. @param {string} url @param {string} method @param {unknown[]} [params] */

@@ -51,7 +51,7 @@ const writeState = (state) => writeFileSync(stateFile, JSON.stringify(state, nul
 
 function lodestarProgram() {
   const program = join(HERE, 'node_modules', '@chainsafe', 'lodestar', 'lib', 'index.js')
-  if (existsSync(program)) return program
+  if (existsSync(program)) return join(HERE, 'lodestar.mjs')
   throw new Error('Lodestar is not installed: run `npm ci --ignore-scripts` in deploy/pos')
 }
 
