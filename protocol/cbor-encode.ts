@@ -14,7 +14,7 @@ const LONE_SURROGATE = /\p{Surrogate}/u
 const ENCODE_DEPTH = 64
 
 /** Grows as needed; what is written is copied out once, at the end. */
-class Writer {
+export class CborWriter {
   private bytes = new Uint8Array(256)
   private view = new DataView(this.bytes.buffer)
   private at = 0
@@ -58,6 +58,17 @@ class Writer {
     this.bytes.set(bytes, at)
   }
 
+  /** Short text without any character beyond ASCII. @returns false, and nothing written, for any other */
+  ascii(value: string): boolean {
+    const { length } = value
+    if (length > 40) return false
+    for (let i = 0; i < length; i++) if (value.charCodeAt(i) > 0x7f) return false
+    this.head(3, length)
+    const at = this.reserve(length)
+    for (let i = 0; i < length; i++) this.bytes[at + i] = value.charCodeAt(i)
+    return true
+  }
+
   /** Shortest of half, single and double precision that keeps the value. */
   float(value: number): void {
     if (isFloat16(value)) {
@@ -75,19 +86,32 @@ class Writer {
     }
   }
 
+  /** Any value that CBOR has a place for here. @throws `cbor/unencodable` */
+  value(value: unknown): void {
+    write(this, value, 0)
+  }
+
   finish(): Uint8Array {
     return this.bytes.slice(0, this.at)
   }
+
+  /** Forgets what was written, keeps the room. */
+  reset(): void {
+    this.at = 0
+  }
 }
+
+/** Encoding ends where it began, so one buffer serves most calls. */
+const shared = new CborWriter()
 
 /** @throws `cbor/unencodable` */
 export function encodeValue(value: unknown): Uint8Array {
-  const writer = new Writer()
-  write(writer, value, 0)
-  return writer.finish()
+  shared.reset()
+  write(shared, value, 0)
+  return shared.finish()
 }
 
-function write(w: Writer, value: unknown, depth: number): void {
+function write(w: CborWriter, value: unknown, depth: number): void {
   if (depth > ENCODE_DEPTH) refuse('nesting deeper than 64')
   if (typeof value === 'number') writeNumber(w, value)
   else if (typeof value === 'string') writeText(w, value)
@@ -108,7 +132,7 @@ function write(w: Writer, value: unknown, depth: number): void {
   } else refuse(value === undefined ? 'undefined' : `a value of type ${typeof value}`)
 }
 
-function writeNumber(w: Writer, value: number): void {
+function writeNumber(w: CborWriter, value: number): void {
   if (Number.isSafeInteger(value)) {
     if (value >= 0) w.head(0, value)
     else w.head(1, -1 - value)
@@ -117,13 +141,14 @@ function writeNumber(w: Writer, value: number): void {
   else w.float(value)
 }
 
-function writeBigint(w: Writer, value: bigint): void {
+function writeBigint(w: CborWriter, value: bigint): void {
   if (value >= 2n ** 64n || value < -(2n ** 64n)) refuse('an integer beyond 64 bits')
   if (value >= 0n) w.head(0, value)
   else w.head(1, -1n - value)
 }
 
-function writeText(w: Writer, value: string): void {
+function writeText(w: CborWriter, value: string): void {
+  if (w.ascii(value)) return
   if (LONE_SURROGATE.test(value)) refuse('text with a lone surrogate')
   if (value.startsWith('\uFEFF')) refuse('text with a byte order mark')
   const bytes = text.encode(value)
@@ -131,7 +156,7 @@ function writeText(w: Writer, value: string): void {
   w.octets(bytes)
 }
 
-function writeMap(w: Writer, map: ReadonlyMap<unknown, unknown>, depth: number): void {
+function writeMap(w: CborWriter, map: ReadonlyMap<unknown, unknown>, depth: number): void {
   const entries = [...map].map(([key, value]) => ({ key: encodeKey(key), value }))
   entries.sort((a, b) => compareBytes(a.key, b.key))
   w.head(5, entries.length)
@@ -145,11 +170,19 @@ function writeMap(w: Writer, map: ReadonlyMap<unknown, unknown>, depth: number):
   }
 }
 
+/** Keys of one octet: 0 to 23 and −1 to −24. */
+const SHORT_KEYS = Array.from({ length: 0x38 }, (_, octet) => Uint8Array.of(octet))
+
 function encodeKey(key: unknown): Uint8Array {
+  if (typeof key === 'number' && key > -25 && key < 24 && Number.isInteger(key)) {
+    return SHORT_KEYS[key < 0 ? 0x1f - key : key] as Uint8Array
+  }
   const simple =
     Number.isInteger(key) || typeof key === 'bigint' || typeof key === 'string' || key instanceof Uint8Array
   if (!simple) refuse('a map key that is neither integer nor string')
-  return encodeValue(key)
+  const writer = new CborWriter()
+  write(writer, key, 0)
+  return writer.finish()
 }
 
 /** IEEE 754 half precision of a value that has one. */

@@ -1,6 +1,6 @@
 /** Opening sealed objects with a group key (protocol.md §4.4). The proof of origin is verified first, elsewhere. */
 
-import { copyOf, toHex } from '../bytes.ts'
+import { copyOf, equalBytes } from '../bytes.ts'
 import { nonceOf } from '../cose/encrypt0.ts'
 import { coseStructure } from '../cose/headers.ts'
 import type { AeadKey, CryptoSuite } from '../crypto/suite.ts'
@@ -52,7 +52,8 @@ export class ObjectOpener {
   private readonly suite: CryptoSuite
   private readonly keyOf: (header: ObjectHeader) => Uint8Array | undefined
   private readonly capacity: number
-  private readonly openers = new Map<string, Opener>()
+  /** Last used first. */
+  private readonly openers: Opener[] = []
 
   /** @param keyOf K_j of the header's group and session, if it is held */
   constructor(suite: CryptoSuite, keyOf: (header: ObjectHeader) => Uint8Array | undefined, capacity = 64) {
@@ -67,20 +68,34 @@ export class ObjectOpener {
    * @throws `object/no-access` when the session's key is not held, `object/bad-ciphertext`
    */
   open(object: ParsedEncrypt0, device: Uint8Array, path: ResourcePath): Uint8Array {
-    const { gid, session, sid, algorithm } = object.header
-    const name = [toHex(gid), session, toHex(device), toHex(sid), algorithm, JSON.stringify(path)].join('/')
-    let opener = this.openers.get(name)
+    const { openers } = this
+    const at = openers.findIndex(({ scope }) => isOf(scope, object.header, device, path))
+    let opener = openers[at]
     if (opener === undefined) {
+      const { gid, session, sid, algorithm } = object.header
       const K = this.keyOf(object.header)
       if (K === undefined) throw noAccess(session)
       opener = createOpener(this.suite, K, { gid, session, device: copyOf(device), sid, path: [...path], algorithm })
-    } else {
-      this.openers.delete(name)
     }
-    this.openers.set(name, opener)
-    if (this.openers.size > this.capacity) this.openers.delete(this.openers.keys().next().value as string)
+    if (at !== 0) {
+      if (at > 0) openers.splice(at, 1)
+      openers.unshift(opener)
+      if (openers.length > this.capacity) openers.pop()
+    }
     return opener.open(object)
   }
+}
+
+function isOf(scope: ObjectScope, header: ObjectHeader, device: Uint8Array, path: ResourcePath): boolean {
+  return (
+    scope.session === header.session &&
+    scope.algorithm === header.algorithm &&
+    scope.path.length === path.length &&
+    scope.path.every((segment, i) => segment === path[i]) &&
+    equalBytes(scope.sid, header.sid) &&
+    equalBytes(scope.device, device) &&
+    equalBytes(scope.gid, header.gid)
+  )
 }
 
 /** The distinct error of a client that holds no key for a session. */

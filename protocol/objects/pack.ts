@@ -2,10 +2,11 @@
  * Packs: many readings of one resource and one session under a single seal (protocol.md §4.7). The plaintext is a CBOR
  * array whose first element says what it stands for; SenML records follow.
  */
-import { type CborValue, decodeCbor, encodeCbor } from '../cbor.ts'
+import { type CborValue, decodeCbor } from '../cbor.ts'
+import { CborWriter } from '../cbor-encode.ts'
 import { IotchainError } from '../errors.ts'
 import { SEQ_LIMIT } from './header.ts'
-import { type SenmlRecord, senmlRecords, senmlValue } from './senml.ts'
+import { type SenmlRecord, senmlRecords, writeSenml } from './senml.ts'
 
 /** Content-format of a pack's plaintext: application/cbor. */
 export const PACK_CONTENT_FORMAT = 60
@@ -29,7 +30,11 @@ export function encodePack(pack: Pack): Uint8Array {
   const { fromSeq, toSeq, from, to } = pack
   const wrong = problem([fromSeq, toSeq, from, to])
   if (wrong !== undefined) throw new IotchainError('object/bad-pack', wrong)
-  return encodeCbor([[fromSeq, toSeq, from, to], ...senmlValue(pack.records)])
+  const writer = new CborWriter()
+  writer.head(4, 1 + pack.records.length)
+  writer.value([fromSeq, toSeq, from, to])
+  writeSenml(writer, pack.records)
+  return writer.finish()
 }
 
 /** @throws `object/bad-pack`, `senml/malformed` */

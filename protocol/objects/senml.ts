@@ -1,5 +1,6 @@
 /** SenML in CBOR (RFC 8428 §6): the plaintext of readings, content-format 112. */
-import { type CborMap, type CborValue, decodeCbor, encodeCbor } from '../cbor.ts'
+import { type CborValue, decodeCbor } from '../cbor.ts'
+import { CborWriter } from '../cbor-encode.ts'
 import { IotchainError } from '../errors.ts'
 
 /** One record; base fields apply to it and to those after it. Times in seconds, absolute from 2^28 on. */
@@ -29,14 +30,8 @@ export interface SenmlRecord {
 
 type Kind = 'number' | 'text' | 'truth' | 'octets'
 
-/** CBOR labels (RFC 8428 §6, table 4). */
+/** CBOR labels (RFC 8428 §6, table 4), in the order of their encoding: that of map keys in deterministic CBOR. */
 const FIELDS: readonly (readonly [keyof SenmlRecord, number, Kind])[] = [
-  ['bver', -1, 'number'],
-  ['bn', -2, 'text'],
-  ['bt', -3, 'number'],
-  ['bu', -4, 'text'],
-  ['bv', -5, 'number'],
-  ['bs', -6, 'number'],
   ['n', 0, 'text'],
   ['u', 1, 'text'],
   ['v', 2, 'number'],
@@ -46,14 +41,24 @@ const FIELDS: readonly (readonly [keyof SenmlRecord, number, Kind])[] = [
   ['t', 6, 'number'],
   ['ut', 7, 'number'],
   ['vd', 8, 'octets'],
+  ['bver', -1, 'number'],
+  ['bn', -2, 'text'],
+  ['bt', -3, 'number'],
+  ['bu', -4, 'text'],
+  ['bv', -5, 'number'],
+  ['bs', -6, 'number'],
 ]
+const FIELD_OF = new Map(FIELDS.map((field) => [field[0] as string, field]))
 
 /** Records in one pack, at most. */
 export const SENML_RECORDS = 4096
 
 /** @throws `senml/bad-record` */
 export function encodeSenml(records: readonly SenmlRecord[]): Uint8Array {
-  return encodeCbor(senmlValue(records))
+  const writer = new CborWriter()
+  writer.head(4, records.length)
+  writeSenml(writer, records)
+  return writer.finish()
 }
 
 /** @throws `senml/malformed` */
@@ -68,24 +73,30 @@ export function decodeSenml(bytes: Uint8Array): SenmlRecord[] {
   return senmlRecords(value)
 }
 
-/** The array of maps that SenML is, to be put into a larger structure. @throws `senml/bad-record` */
-export function senmlValue(records: readonly SenmlRecord[]): CborMap[] {
-  if (records.length > SENML_RECORDS) throw new IotchainError('senml/bad-record', 'a pack has at most 4096 records')
-  return records.map((record) => {
-    const map: CborMap = new Map()
-    for (const [name, label, kind] of FIELDS) {
+/** Writes the records one after the other, to be part of an array. @throws `senml/bad-record` */
+export function writeSenml(writer: CborWriter, records: readonly SenmlRecord[]): void {
+  if (records.length > SENML_RECORDS) throw bad('a pack has at most 4096 records')
+  for (const record of records) {
+    let count = 0
+    let values = 0
+    for (const name in record) {
+      const value = record[name as keyof SenmlRecord]
+      if (value === undefined) continue
+      const field = FIELD_OF.get(name)
+      if (field === undefined) throw bad(`SenML has no field ${name}`)
+      if (!isKind(value, field[2])) throw bad(`SenML field ${name} is no ${field[2]}`)
+      if (name === 'v' || name === 'vs' || name === 'vb' || name === 'vd') values++
+      count++
+    }
+    if (values > 1) throw bad('a SenML record has at most one value')
+    writer.head(5, count)
+    for (const [name, label] of FIELDS) {
       const value = record[name]
       if (value === undefined) continue
-      if (!isKind(value, kind)) throw new IotchainError('senml/bad-record', `SenML field ${name} is no ${kind}`)
-      map.set(label, value)
+      writer.octet(label < 0 ? 0x1f - label : label)
+      writer.value(value)
     }
-    const known: readonly string[] = FIELDS.map(([name]) => name)
-    for (const name of Object.keys(record)) {
-      if (!known.includes(name)) throw new IotchainError('senml/bad-record', `SenML has no field ${name}`)
-    }
-    if (countValues(record) > 1) throw new IotchainError('senml/bad-record', 'a SenML record has at most one value')
-    return map
-  })
+  }
 }
 
 /** @throws `senml/malformed` */
@@ -160,6 +171,10 @@ export function resolveSenml(records: readonly SenmlRecord[], now: number): Reso
       updateTime: record.ut,
     }
   })
+}
+
+function bad(what: string): IotchainError {
+  return new IotchainError('senml/bad-record', what)
 }
 
 function malformed(what: string): IotchainError {
