@@ -8,10 +8,12 @@ import { encodeCbor } from '../protocol/cbor.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { publicKeyOf, thumbprint } from '../protocol/cose/key.ts'
 import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
-import type { Address } from '../protocol/messages/address.ts'
+import { clientMemberId, deviceMemberId } from '../protocol/groups/gid.ts'
+import { type Address, addressBytes } from '../protocol/messages/address.ts'
 import { CREDENTIAL_SECONDS, issueCredential } from '../protocol/objects/credential.ts'
 import type { StoreOperation } from '../store/store.ts'
 import type { Gate } from './gate.ts'
+import type { Group } from './group.ts'
 import { type CredentialRecord, del, Key, putRecord, type SenderIdRecord, type Storage } from './storage.ts'
 
 /** Sender IDs named beside those inside the retention time. */
@@ -121,15 +123,20 @@ export class Credentials {
     })
   }
 
-  /** Credentials of a group that have not expired: the device's, and on request those of its commanders. */
-  list(device: Address, group: string, withClients: boolean): CredentialRecord[] {
+  /**
+   * Credentials of a group that have not expired: the device's, and on request those of its commanders. Of somebody
+   * who is out there is none: not even the archive's past is vouched for to new readers without `listAt`.
+   */
+  list(group: Group, withClients: boolean): CredentialRecord[] {
     const now = this.#now()
     const found: CredentialRecord[] = []
-    for (const records of this.#live.get(device)?.values() ?? []) {
+    for (const [subject, records] of this.#live.get(group.device) ?? []) {
       while (records[0] !== undefined && records[0].exp <= now) records.shift()
-      for (const record of records) {
-        if (group in record.senderIds && (withClients || record.role === undefined)) found.push(record)
-      }
+      const newest = records.at(-1)
+      if (newest === undefined || (newest.role !== undefined && !withClients)) continue
+      const octets = addressBytes(subject)
+      if (!group.isMember(newest.role === undefined ? deviceMemberId(octets) : clientMemberId(octets))) continue
+      found.push(...records.filter((record) => group.name in record.senderIds))
     }
     return capped(found)
   }

@@ -117,6 +117,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
 
     async health() {
       await store?.get('health')
+      running?.server.sessions.health()
     },
 
     async reload(next) {

@@ -131,9 +131,8 @@ export class Enforcement {
         served.clients.delete(address)
         continue
       }
-      const admissions = Object.fromEntries(reading.admissions)
-      if (sameAdmissions(client.record.admissions, admissions)) continue
-      const record = { ...client.record, admissions }
+      if (sameAdmissions(client.record.admissions, reading.admissions)) continue
+      const record = { ...client.record, admissions: Object.fromEntries(reading.admissions) }
       operations.push(putRecord(Key.client(served.address, address), record))
       client.record = record
     }
@@ -190,9 +189,13 @@ function recordOf(served: ServedDevice, client: Address): ClientRecord {
   return served.clients.get(client)?.record ?? { admissions: {} }
 }
 
-function sameAdmissions(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): boolean {
-  const flat = (r: Readonly<Record<string, unknown>>): string => JSON.stringify(Object.entries(r).sort())
-  return flat(a) === flat(b)
+function sameAdmissions(before: ClientRecord['admissions'], now: ClientReading['admissions']): boolean {
+  if (Object.keys(before).length !== now.size) return false
+  for (const [contract, { serial, expiresAt, claims }] of now) {
+    const old = before[contract]
+    if (old?.serial !== serial || old.expiresAt !== expiresAt || old.claims !== claims) return false
+  }
+  return true
 }
 
 /** True for an error that says "the chain cannot be read now". */

@@ -166,8 +166,7 @@ export class Enrolment {
       await this.#o.storage.commit([putRecord(Key.device(served.address), record)])
       served.record = record
       for (const group of served.groups.values()) {
-        const membership = group.manager.membership(served.memberId)
-        if (membership === undefined || membership.out !== undefined) continue
+        if (!group.isMember(served.memberId)) continue
         await group.change((m) => m.renew(served.memberId, notAfter))
       }
     })

@@ -2,7 +2,7 @@
  * One group on its key server: the manager's state in memory, the same state on disk, and the rule between them:
  * nothing leaves before the batch that holds it is durable. A batch that failed is tried again with the same octets.
  */
-import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
+import type { AeadAlgorithm, CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
 import { IotchainError } from '../protocol/errors.ts'
 import { randomEpochSecrets } from '../protocol/groups/epoch-secrets.ts'
 import type { Gid } from '../protocol/groups/gid.ts'
@@ -43,6 +43,7 @@ export class Group {
   readonly name: string
   readonly device: Address
   readonly bit: number
+  readonly aead: AeadAlgorithm
   readonly #parts: GroupParts
   readonly #manager: GroupManager
   readonly #gate = new Gate()
@@ -66,6 +67,7 @@ export class Group {
     this.name = identity.name
     this.device = identity.record.device
     this.bit = identity.record.bit
+    this.aead = identity.record.aead
     this.#head = state.head
     this.#manager = sdsh(parts.suite).manager({
       state,
@@ -123,6 +125,18 @@ export class Group {
   /** The manager's head as last committed. */
   get head(): ManagerHead {
     return this.#head
+  }
+
+  /** True if the id has a membership that the next broadcast considers, suspended or not. */
+  isMember(memberId: Uint8Array): boolean {
+    const membership = this.#manager.membership(memberId)
+    return membership !== undefined && membership.out === undefined
+  }
+
+  /** True if there is anybody in it. */
+  get isInhabited(): boolean {
+    for (const _ of this.#manager.members()) return true
+    return false
   }
 
   /** For questions only; whatever changes goes through `change`. */

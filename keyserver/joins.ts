@@ -5,7 +5,7 @@
 import { equalBytes } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { publicKeyOf } from '../protocol/cose/key.ts'
-import type { CryptoSuite } from '../protocol/crypto/suite.ts'
+import type { AeadAlgorithm, CryptoSuite } from '../protocol/crypto/suite.ts'
 import { type Gid, gname } from '../protocol/groups/gid.ts'
 import type { GroupPolicy } from '../protocol/groups/policy.ts'
 import type { JoinResult } from '../protocol/groups/scheme.ts'
@@ -39,6 +39,8 @@ export interface JoinsOptions {
   readonly certificates: Certificates
   readonly parts: GroupParts
   readonly policy: GroupPolicy
+  /** of new groups */
+  readonly aead: AeadAlgorithm
   readonly mode: 'current' | 'next'
   /** Called for each group that is new: broadcasts and archive hang on it. */
   readonly onGroup: (group: Group) => void
@@ -111,12 +113,12 @@ export class Joins {
 
   /** The group, made if it is new, and the roster's one entry of its device. */
   #group(served: ServedDevice, gid: Gid, bit: number): { group: Group; owner: ServedDevice } {
-    const { roster, parts, policy, clock, onGroup } = this.#o
+    const { roster, parts, policy, aead, clock, onGroup } = this.#o
     const name = gname(gid)
     roster.checkRoom(name, served.address, bit)
     let group = roster.groups.get(name)
     if (group === undefined) {
-      const record = { device: served.address, bit, createdAt: Math.floor(clock.nowMs() / 1000) }
+      const record = { device: served.address, bit, createdAt: Math.floor(clock.nowMs() / 1000), aead }
       group = Group.create(parts, { gid, name, record }, policy)
       roster.addGroup(group)
       onGroup(group)

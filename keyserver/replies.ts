@@ -6,6 +6,7 @@ import { nodeName } from '../protocol/messages/node.ts'
 import type { GroupPolicies } from '../protocol/messages/policies.ts'
 import type { CoapReply } from '../transport/coap/server.ts'
 import type { Credentials } from './credentials.ts'
+import type { Group } from './group.ts'
 import type { Admitted } from './joins.ts'
 import type { Roster } from './roster.ts'
 
@@ -25,7 +26,7 @@ export interface RepliesOptions {
   readonly roster: Roster
   readonly credentials: Credentials
   readonly clock: Clock
-  readonly policies: GroupPolicies
+  readonly policies: (group: Group) => GroupPolicies
   /** encoded COSE_Key of the broadcast key */
   readonly kdcCred: Uint8Array
   /** `coap://host:port`, once the port is known */
@@ -44,8 +45,8 @@ export class Replies {
     return this.#o.kdcCred
   }
 
-  get policies(): GroupPolicies {
-    return this.#o.policies
+  policies(group: Group): GroupPolicies {
+    return this.#o.policies(group)
   }
 
   /** The octets of a join response. */
@@ -54,7 +55,7 @@ export class Replies {
     const { group, result } = admitted
     const now = Math.floor(clock.nowMs() / 1000)
     const exp = group.newest?.exp ?? now
-    const records = credentials.list(group.device, group.name, admitted.withClients)
+    const records = credentials.list(group, admitted.withClients)
     const creds = records.map((r) => r.bytes)
     const peerIdentifiers = records.map((r) => r.senderIds[group.name] as Uint8Array)
     if (admitted.own !== undefined && admitted.senderId !== undefined) {
@@ -69,7 +70,7 @@ export class Replies {
       serverTime: now,
       creds,
       peerIdentifiers,
-      policies: this.#o.policies,
+      policies: this.#o.policies(group),
       kdcCred: this.#o.kdcCred,
       senderId: admitted.senderId,
       controlUri: `/ace-group/${group.name}/nodes/${nodeName(admitted.memberId)}`,

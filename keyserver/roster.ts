@@ -48,10 +48,7 @@ export class ServedDevice {
 
   /** True if the id has a membership in one of the groups that the next broadcast considers, suspended or not. */
   isMember(memberId: Uint8Array): boolean {
-    for (const group of this.groups.values()) {
-      const membership = group.manager.membership(memberId)
-      if (membership !== undefined && membership.out === undefined) return true
-    }
+    for (const group of this.groups.values()) if (group.isMember(memberId)) return true
     return false
   }
 }

@@ -43,7 +43,7 @@ import { Revocations } from './revocations.ts'
 import { Roster } from './roster.ts'
 import { SenderIds } from './sender-ids.ts'
 import { Sessions } from './sessions.ts'
-import { archiveSeconds, groupPolicyOf, policiesOf } from './settings.ts'
+import { aeadOf, archiveSeconds, groupPolicyOf, policiesOf } from './settings.ts'
 import { Key, Storage } from './storage.ts'
 import { TrustedContracts } from './trusted-contracts.ts'
 
@@ -234,8 +234,12 @@ export class KeyServer {
   }
 
   #adopt(group: Group): void {
+    const { log, metrics } = this.#o
+    const count = metrics.counter('iotchain_keyserver_broadcasts_total', 'Broadcasts made.')
+    const octets = metrics.counter('iotchain_keyserver_broadcast_octets_total', 'Octets of the broadcasts made.')
     group.onpublished = (broadcast) => {
-      const { log } = this.#o
+      count.inc()
+      octets.inc({}, broadcast.bytes.length)
       log.debug({ group: group.name, session: broadcast.session, octets: broadcast.bytes.length }, 'broadcast out')
       for (const router of [this.secure, this.plain]) {
         router.notify(`/bc/${group.name}`)
@@ -278,6 +282,7 @@ export class KeyServer {
       certificates,
       parts: this.#parts,
       policy,
+      aead: aeadOf(config),
       mode: config.sessions.joins,
       onGroup: (group) => this.#adopt(group),
     })
@@ -286,7 +291,7 @@ export class KeyServer {
       roster,
       credentials,
       clock,
-      policies: policiesOf(config, policy),
+      policies: (group) => policiesOf(config, policy, group.aead),
       kdcCred: identity.kdcCred,
       publicUri,
     })

@@ -3,6 +3,7 @@
  * groups; its time is the injected clock, so that tests drive it by `tick`.
  */
 import type { Clock } from '../protocol/clock.ts'
+import { IotchainError } from '../protocol/errors.ts'
 import { type SessionSchedule, scheduleEpoch, scheduleSession } from '../protocol/groups/schedule.ts'
 import type { GroupManager } from '../protocol/groups/scheme.ts'
 import type { Logger } from '../runtime/log.ts'
@@ -17,6 +18,8 @@ import { Key, putRecord } from './storage.ts'
 const MAX_SLEEP_MS = 1000
 /** A group whose broadcast could not be made (disk full) is tried again after this. */
 const RETRY_MS = 1000
+/** A round of broadcasts that takes longer is stuck. */
+const STUCK_MS = 300_000
 /** Broadcasts made at once. */
 const WIDTH = 8
 
@@ -42,6 +45,7 @@ export class Sessions {
   readonly #o: SessionsOptions
   readonly #paces = new WeakMap<Group, Pace>()
   #wake: (() => void) | undefined
+  #tickedMs = 0
   #loop: Promise<void> | undefined
   #stopped = false
 
@@ -50,6 +54,7 @@ export class Sessions {
   }
 
   start(): void {
+    this.#tickedMs = this.#o.clock.monotonicMs()
     this.#loop = this.#run()
   }
 
@@ -79,7 +84,16 @@ export class Sessions {
     for (let at = 0; at < due.length; at += WIDTH) {
       await Promise.all(due.slice(at, at + WIDTH).map((group) => this.renew(group)))
     }
+    this.#tickedMs = this.#o.clock.monotonicMs()
     return this.#sleepMs()
+  }
+
+  /** Throws when the loop has been stuck for minutes: the watchdog has to act. @throws `keyserver/stuck` */
+  health(): void {
+    const stuckMs = this.#o.clock.monotonicMs() - this.#tickedMs
+    if (this.#loop !== undefined && stuckMs > STUCK_MS) {
+      throw new IotchainError('keyserver/stuck', `no session has been looked after for ${Math.round(stuckMs / 1000)} s`)
+    }
   }
 
   /**
@@ -89,7 +103,7 @@ export class Sessions {
   async ensureRunning(group: Group): Promise<void> {
     const nowSeconds = this.#nowSeconds()
     if (group.newest !== undefined && group.newest.exp > nowSeconds) return
-    if (hasMembers(group)) await this.#reread(group)
+    if (group.isInhabited) await this.#reread(group)
     await this.#broadcast(group)
   }
 
@@ -177,16 +191,17 @@ export class Sessions {
     return firstEnd(group, group.newest?.nbf ?? 0) ?? Number.POSITIVE_INFINITY
   }
 
+  /** A group without anybody in it sleeps until somebody joins. */
   #isDue(group: Group): boolean {
     if (this.#pace(group).notBeforeMs > this.#o.clock.monotonicMs()) return false
-    return hasMembers(group) && this.#plan(group).publishAt <= this.#nowSeconds()
+    return group.isInhabited && this.#plan(group).publishAt <= this.#nowSeconds()
   }
 
   #sleepMs(): number {
     let sleep = MAX_SLEEP_MS
     const nowMs = this.#o.clock.nowMs()
     for (const group of this.#o.roster.groups.values()) {
-      if (!hasMembers(group)) continue
+      if (!group.isInhabited) continue
       const dueMs = this.#plan(group).publishAt * 1000 - nowMs
       const heldMs = this.#pace(group).notBeforeMs - this.#o.clock.monotonicMs()
       sleep = Math.min(sleep, Math.max(dueMs, heldMs, 1))
@@ -228,17 +243,6 @@ export class Sessions {
   }
 }
 
-/** A group without anybody in it sleeps until somebody joins. */
-function hasMembers(group: Group): boolean {
-  for (const _ of group.manager.members()) return true
-  return false
-}
-
-function stands(group: Group, memberId: Uint8Array): boolean {
-  const membership = group.manager.membership(memberId)
-  return membership !== undefined && membership.out === undefined
-}
-
 /** The first end of a membership after `since`. */
 function firstEnd(group: Group, since: number): number | undefined {
   let first: number | undefined
@@ -267,11 +271,11 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
 function credentialSubjects(served: ServedDevice, group: Group, credentials: Credentials): CredentialSubject[] {
   const { coseKey, senderIds } = served.record
   const subjects: CredentialSubject[] = []
-  if (coseKey !== undefined && stands(group, served.memberId) && credentials.isFor(served.registeredKey, coseKey)) {
+  if (coseKey !== undefined && group.isMember(served.memberId) && credentials.isFor(served.registeredKey, coseKey)) {
     subjects.push({ device: served.address, subject: served.address, coseKey, senderIds })
   }
   for (const { address, memberId, record } of served.clients.values()) {
-    if (record.commandKey === undefined || record.senderIds === undefined || !stands(group, memberId)) continue
+    if (record.commandKey === undefined || record.senderIds === undefined || !group.isMember(memberId)) continue
     const until = group.manager.membership(memberId)?.expiresAt
     const { commandKey, senderIds: mine } = record
     subjects.push({

@@ -31,12 +31,17 @@ export function groupPolicyOf(config: KeyServerConfig): GroupPolicy {
   })
 }
 
-/** What joiners are told. */
-export function policiesOf(config: KeyServerConfig, policy: GroupPolicy): GroupPolicies {
+/** Content encryption of new groups. */
+export function aeadOf(config: KeyServerConfig): AeadAlgorithm {
+  return AEAD[config.objects.aead]
+}
+
+/** What joiners of a group are told. */
+export function policiesOf(config: KeyServerConfig, policy: GroupPolicy, aead: AeadAlgorithm): GroupPolicies {
   return {
     sessionSeconds: policy.sessionSeconds,
     graceSeconds: policy.graceSeconds,
-    aead: AEAD[config.objects.aead],
+    aead,
     window: typeof policy.window === 'number' ? policy.window : policy.window.min,
     epochSeconds: policy.epochSeconds,
     maxAgeSeconds: seconds(config.objects.maxAge),

@@ -4,6 +4,7 @@
  */
 import type { AdmissionRecord } from '../chain/rule.ts'
 import type { DeviceEntry } from '../chain/types.ts'
+import type { AeadAlgorithm } from '../protocol/crypto/suite.ts'
 import type {
   ManagerChanges,
   ManagerHead,
@@ -20,6 +21,8 @@ export interface GroupRecord {
   readonly bit: number
   /** unix seconds */
   readonly createdAt: number
+  /** COSE algorithm of its objects, fixed for its life */
+  readonly aead: AeadAlgorithm
 }
 
 export interface SenderIdRecord {

@@ -63,10 +63,7 @@ export function groupResources(o: GroupResourcesOptions): Resource[] {
     },
     {
       pattern: '/ace-group/:gname/policies',
-      get(request) {
-        groupOf(o.roster, request)
-        return groupcomm(encodePolicies(o.replies.policies), { maxAge: 3600 })
-      },
+      get: (request) => groupcomm(encodePolicies(o.replies.policies(groupOf(o.roster, request))), { maxAge: 3600 }),
     },
   ]
 }
@@ -83,7 +80,7 @@ export function credsResource(o: Pick<GroupResourcesOptions, 'roster' | 'credent
       { maxAge: 60 },
     )
   const live = (group: Group, request: CoapRequest): CredentialRecord[] =>
-    o.credentials.list(group.device, group.name, isDeviceOf(o.certificates, group, request))
+    o.credentials.list(group, isDeviceOf(o.certificates, group, request))
   return {
     pattern: '/ace-group/:gname/creds',
     async get(request) {

@@ -99,10 +99,8 @@ async function identify(o: NodeResourceOptions, request: CoapRequest): Promise<C
 }
 
 function requireMember(group: Group, memberId: Uint8Array): void {
-  const membership = group.manager.membership(memberId)
-  if (membership === undefined || membership.out !== undefined) {
-    throw refusal('keyserver/not-member', 'this address is not a member of the group now', { hint: 'join again' })
-  }
+  if (group.isMember(memberId)) return
+  throw refusal('keyserver/not-member', 'this address is not a member of the group now', { hint: 'join again' })
 }
 
 function keysOf(o: NodeResourceOptions, caller: Caller, m: GroupManager, epoch: number | undefined): CoapReply {

@@ -260,6 +260,9 @@ describe('commands', () => {
       decodeCreds((await call(world.server.secure, peer, 'GET', path)).payload as Uint8Array).creds.length
     expect(await seen(device.peer)).toBe(2)
     expect(await seen(client.peer)).toBe(1)
+    client.revoke(device)
+    await live(world, 61)
+    expect(await seen(device.peer)).toBe(1)
     expect(await seen(association())).toBe(1)
   })
 

@@ -26,7 +26,7 @@ import {
   joinProofInput,
 } from '../../protocol/messages/join.ts'
 import { type KeyRequest, keyRequestDigest, NO_SIGN_KEY } from '../../protocol/messages/key-request.ts'
-import { silentLogger } from '../../runtime/log.ts'
+import { type Logger, silentLogger } from '../../runtime/log.ts'
 import { createMetrics } from '../../runtime/metrics.ts'
 import { createCa, issueDeviceCertificate } from '../../runtime/pki/authority.ts'
 import { generateKeyPair } from '../../runtime/pki/keys.ts'
@@ -91,6 +91,7 @@ export interface WorldOptions {
   readonly wrapStore?: (store: Store) => Store
   readonly candidates?: ConstructorParameters<typeof KeyServer>[0]['candidates']
   readonly readAllBelow?: number
+  readonly log?: Logger
   readonly relay?: ConstructorParameters<typeof KeyServer>[0]['relay']
   readonly enrolment?: ConstructorParameters<typeof KeyServer>[0]['enrolment']
   readonly onRevoked?: (devices: ReadonlySet<Address>) => void
@@ -128,7 +129,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       chain,
       identity,
       clock,
-      log: silentLogger,
+      log: options.log ?? silentLogger,
       metrics: createMetrics(),
       publicUri: () => 'coap://[::1]:5683',
       candidates: options.candidates,
