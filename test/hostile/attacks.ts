@@ -140,17 +140,16 @@ const halfOpenHandshakes: Attack = {
 const VICTIM_PORTS = 200
 const SPOOFED = 20_000
 
-/** Reads, observes and fetches with unmodified programs; undefined when all of it worked. */
+/** Reads, observes and fetches with unmodified programs, each as a host of its own; undefined when all of it worked. */
 async function unmodified(outside: Outside, target: Target, large: Target): Promise<string | undefined> {
   const { port, readPath } = target
   const [read, aioRead, heard, aioHeard, fetched, aioFetched] = await Promise.all([
-    outside.coapClientGet(port, readPath),
+    outside.coapClientGet(port, readPath, addressOf(hostOf(3, 1))),
     outside.aiocoapGet(port, readPath),
-    outside.coapClientObserve(port, readPath, 7),
+    outside.coapClientObserve(port, readPath, addressOf(hostOf(3, 2)), 7),
     outside.aiocoapObserve(port, readPath, 2),
-    target === large ? outside.coapClientGet(port, '/large') : 10_240,
-    // one after the other: they share an address, and so its allowance
-    target === large ? delay(6000).then(() => outside.aiocoapGet(port, '/large')) : 10_240,
+    target === large ? outside.coapClientGet(port, '/large', addressOf(hostOf(3, 3))) : 10_240,
+    target === large ? outside.aiocoapGet(port, '/large') : 10_240,
   ])
   const wrong = [
     read > 50 ? '' : `coap-client read ${read} octets`,

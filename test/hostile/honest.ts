@@ -72,11 +72,14 @@ export class Outside {
   }
 
   /** Octets that `coap-client` fetched. */
-  async coapClientGet(port: number, path: string): Promise<number> {
+  async coapClientGet(port: number, path: string, from: string): Promise<number> {
     const folder = mkdtempSync(join(tmpdir(), 'iotchain-coap-client-'))
     try {
       const file = join(folder, 'body')
-      await this.#run([await coapClient(), '-B', '8', '-o', file, `coap://${SERVER_ADDRESS}:${port}${path}`], 12_000)
+      await this.#run(
+        [await coapClient(), '-a', from, '-B', '8', '-o', file, `coap://${SERVER_ADDRESS}:${port}${path}`],
+        12_000,
+      )
       return readFileSync(file).length
     } catch {
       return 0
@@ -86,11 +89,11 @@ export class Outside {
   }
 
   /** Notifications that `coap-client` heard in `seconds`. */
-  async coapClientObserve(port: number, path: string, seconds: number): Promise<number> {
+  async coapClientObserve(port: number, path: string, from: string, seconds: number): Promise<number> {
     const url = `coap://${SERVER_ADDRESS}:${port}${path}`
     const client = await coapClient()
     const program = await this.#run(
-      [client, '-v', '7', '-s', String(seconds), '-B', String(seconds + 3), url],
+      [client, '-a', from, '-v', '7', '-s', String(seconds), '-B', String(seconds + 3), url],
       (seconds + 5) * 1000,
     )
     return [...`${program.stdout}\n${program.stderr}`.matchAll(/c:2\.05 .*Observe/g)].length

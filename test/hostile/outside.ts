@@ -89,8 +89,11 @@ async function victim(host: string, port: string, count: string): Promise<void> 
   say({ octets, datagrams })
 }
 
+/** Not the address of honest clients: what an address may draw is limited. */
+const SLOW_ADDRESS = '10.99.4.4'
+
 async function slow(port: string, read: string, upload: string, count: string): Promise<void> {
-  const sockets = await Promise.all(Array.from({ length: Number(count) }, () => bound('10.99.0.2', 0)))
+  const sockets = await Promise.all(Array.from({ length: Number(count) }, () => bound(SLOW_ADDRESS, 0)))
   let answers = 0
   const body = Buffer.alloc(1024, 0x55)
   for (const socket of sockets) socket.on('message', () => answers++)

@@ -17,8 +17,8 @@ const TABLE = 'Hostile packets, over a veth pair'
 /** Log lines that an attack may cost: the daemons' own, and rate-limited ones. */
 const LINES = 100
 const MEMORY_FACTOR = 1.2
-/** Half-open uploads are kept for two minutes. */
-const MEMORY_PATIENCE_MS = 240_000
+/** Half-open uploads are kept for two minutes, message IDs for four (EXCHANGE_LIFETIME); then V8 has to notice. */
+const MEMORY_PATIENCE_MS = 400_000
 
 /** The ClientHello that our own client sends. */
 async function clientHello(): Promise<Buffer> {
