@@ -14,12 +14,15 @@ import { Machine } from './machine.ts'
 const run = promisify(execFile)
 
 /** Each after what it needs; what this kernel has built in is passed over. */
-const MODULES = [
+export const AMD64_MODULES = [
   ...NINE_P_AND_NETWORK,
   ...['virtio_blk', 'crc16', 'crc32c_generic', 'libcrc32c', 'mbcache', 'jbd2', 'ext4'],
   ...['configfs', 'i2c_dev', 'i2c_stub', 'regmap_i2c', 'lm75', 'industrialio', 'kfifo_buf'],
   ...['industrialio_triggered_buffer', 'bmp280', 'bmp280_i2c'],
 ]
+
+/** A host without KVM that has other work takes its time. */
+export const BOOT_LIMIT_MS = 180_000
 
 export interface Parts {
   readonly kernel: SimulatedKernel
@@ -77,7 +80,7 @@ export async function bootAmd64(
     work,
     kernelRoot: kernel.root,
     busybox,
-    modules: MODULES,
+    modules: AMD64_MODULES,
     now: Math.floor(Date.now() / 1000),
     parameters: { i2c_stub: 'chip_addr=0x48,0x76' },
     script: `export PATH=/bin:/usr/sbin HOME=/tmp
@@ -85,9 +88,40 @@ mkdir -p /state
 mount -t ext4 /dev/vda /state || echo 'GUEST no state disk'
 ${SHELL_LOOP}`,
   })
+  const machine = await startAmd64({
+    kernel,
+    initrd,
+    work,
+    shares: { share: guest, ctl },
+    drive: `file=${disk},format=raw,if=virtio,cache=writethrough`,
+    deviceUri,
+  })
+  try {
+    await machine.line(/GUEST shell/, BOOT_LIMIT_MS)
+  } catch (error) {
+    await machine.kill()
+    throw error
+  }
+  return { machine, shell: new GuestShell(ctl) }
+}
+
+export interface Amd64Options {
+  readonly kernel: SimulatedKernel
+  readonly initrd: string
+  readonly work: string
+  /** 9p tag → folder of this host */
+  readonly shares: Readonly<Record<string, string>>
+  /** qemu's words for the one disk */
+  readonly drive: string
+  /** the address on this host that leads to the guest's port 5683 */
+  readonly deviceUri: string
+}
+
+/** Switches the machine on. */
+export async function startAmd64({ kernel, initrd, work, shares, drive, deviceUri }: Amd64Options): Promise<Machine> {
   const boot = await readdir(join(kernel.root, 'boot'))
   const port = new URL(deviceUri.replace('coap:', 'http:')).port
-  const machine = new Machine({
+  return new Machine({
     program: 'qemu-system-x86_64',
     work,
     ...(process.env['IOTCHAIN_VM_CONSOLE'] === '1' ? { onLine: (line: string) => console.log(`  | ${line}`) } : {}),
@@ -95,20 +129,14 @@ ${SHELL_LOOP}`,
       ...['-M', 'q35', '-cpu', 'max', '-smp', '2', '-m', '1024', '-accel', 'tcg,thread=multi', '-nodefaults'],
       ...['-kernel', join(kernel.root, 'boot', boot.find((f) => f.startsWith('vmlinuz')) as string), '-initrd', initrd],
       ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check'],
-      ...['-fsdev', `local,id=share,path=${guest},security_model=none,multidevs=remap`],
-      ...['-device', 'virtio-9p-pci,fsdev=share,mount_tag=share'],
-      ...['-fsdev', `local,id=ctl,path=${ctl},security_model=none`, '-device', 'virtio-9p-pci,fsdev=ctl,mount_tag=ctl'],
-      ...['-drive', `file=${disk},format=raw,if=virtio,cache=writethrough`],
+      ...Object.entries(shares).flatMap(([tag, folder]) => [
+        ...['-fsdev', `local,id=${tag},path=${folder},security_model=none,multidevs=remap`],
+        ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
+      ]),
+      ...['-drive', drive],
       ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`, '-device', 'virtio-net-pci,netdev=net'],
     ],
   })
-  try {
-    await machine.line(/GUEST shell/, 60_000)
-  } catch (error) {
-    await machine.kill()
-    throw error
-  }
-  return { machine, shell: new GuestShell(ctl) }
 }
 
 export const START_DEVICE =

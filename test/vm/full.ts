@@ -6,15 +6,13 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { requestToken } from '../../chain/request.ts'
-import { JsonRpc } from '../../chain/rpc.ts'
-import { TransactionSender } from '../../chain/sender.ts'
 import type { Reading } from '../../client/open.ts'
 import { startChain } from '../../demo/chain.ts'
 import { ProcessTree } from '../../demo/processes.ts'
-import { Reader } from '../../demo/reader.ts'
-import { CONFIRMATIONS, READERS, readerOf, type Stage, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
+import type { Reader } from '../../demo/reader.ts'
+import { READERS, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
 import { amd64Parts, bootAmd64, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
+import { member, numberOf, readingOf } from './member.ts'
 import { powerCuts } from './power-cuts.ts'
 import { eventually, Report } from './report.ts'
 import {
@@ -82,18 +80,6 @@ async function suite(tree: ProcessTree, work: string): Promise<void> {
   }
 }
 
-async function member(stage: Stage): Promise<Reader> {
-  const view = readerOf(stage)
-  const reader = new Reader('client A', stage.chain.clientKeys[0], stage, view)
-  const sender = new TransactionSender({
-    rpc: new JsonRpc({ url: stage.chain.url }),
-    chainId: stage.chain.chainId,
-    account: reader.account,
-  })
-  await requestToken({ reader: view, sender, contract: stage.contract, offer: 0, confirmations: CONFIRMATIONS })
-  return reader
-}
-
 async function sensors(
   reader: Reader,
   shell: { run(script: string, limitMs?: number): Promise<string> },
@@ -101,16 +87,9 @@ async function sensors(
 ): Promise<void> {
   await eventually(30_000, () => reader.join())
   await reader.listen()
-  const read = (name: string): Promise<Reading> =>
-    eventually(30_000, async () => reader.library.read({ ...(await reader.atDevice()), path: ['s', name] }))
-  const value = async (name: string): Promise<number> => Number((await read(name)).records[0]?.value)
+  const value = (name: string): Promise<number> => numberOf(reader, name)
   const becomes = (name: string, wanted: (reading: Reading) => boolean): Promise<Reading> =>
-    eventually(20_000, async () => {
-      const reading = await read(name)
-      if (!wanted(reading))
-        throw new Error(`/s/${name} is ${JSON.stringify(reading.records.map((r) => [r.name, r.value]))}`)
-      return reading
-    })
+    readingOf(reader, name, wanted)
 
   const before = await value('energy')
   await shell.run(edges(PULSE_LINE, PULSES), edgesLimitMs(PULSES))

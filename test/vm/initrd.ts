@@ -7,7 +7,22 @@ import { Unavailable } from './debian.ts'
 
 const run = promisify(execFile)
 
-const APPLETS = ['sh', 'mount', 'insmod', 'mkdir', 'ip', 'chroot', 'poweroff', 'sleep', 'cat', 'echo', 'ln', 'date']
+const APPLETS = [
+  'sh',
+  'mount',
+  'insmod',
+  'mkdir',
+  'ip',
+  'chroot',
+  'poweroff',
+  'sleep',
+  'cat',
+  'echo',
+  'ln',
+  'date',
+  'umount',
+  'switch_root',
+]
 
 /** Loaded in this order, each after what it needs. */
 export const NINE_P_AND_NETWORK = [
@@ -21,6 +36,9 @@ export const NINE_P_AND_NETWORK = [
   'overlay',
 ]
 
+/** As a script: mount /dev/vda and hand over to its /sbin/init. */
+export const INIT_OF_DISK = Symbol('init of the disk')
+
 export interface InitrdOptions {
   /** where the initrd is made */
   readonly work: string
@@ -33,8 +51,8 @@ export interface InitrdOptions {
   readonly parameters?: Readonly<Record<string, string>>
   /** the guest's clock, unix seconds: the machine has none that can be trusted */
   readonly now: number
-  /** shell text that runs in the shared root after everything is mounted */
-  readonly script: string
+  /** shell text that runs in the shared root after everything is mounted; INIT_OF_DISK starts a system */
+  readonly script: string | typeof INIT_OF_DISK
 }
 
 /** @returns the file, gzip-compressed cpio */
@@ -93,7 +111,17 @@ ${load}
 date -u -s @${now} >/dev/null
 ip link set lo up
 ip link set eth0 up 2>/dev/null && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose share /mnt || echo 'GUEST no shared root'
+${script === INIT_OF_DISK ? SWITCH_ROOT : sharedRoot(script)}`
+}
+
+const SWITCH_ROOT = `mount -t ext4 /dev/vda /mnt || echo 'GUEST no disk'
+umount /proc /sys /dev
+echo 'GUEST up'
+exec switch_root /mnt /sbin/init
+`
+
+function sharedRoot(script: string): string {
+  return `mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose share /mnt || echo 'GUEST no shared root'
 mount -t proc proc /mnt/proc
 mount -t sysfs sysfs /mnt/sys
 mount -t devtmpfs dev /mnt/dev
