@@ -107,8 +107,8 @@ function replayDerivations(file: VectorFile, suite: CryptoSuite, check: Case): v
   }
 }
 
-/** Personal keys of a scenario by epoch and id. */
-type Personals = Map<number, Map<string, PersonalKey>>
+/** Personal keys of a scenario by epoch and id: several, if the id left and joined again within the epoch. */
+type Personals = Map<number, Map<string, PersonalKey[]>>
 
 function replayScenario(vector: VectorScenario, suite: CryptoSuite, check: Case): Personals {
   const name = `scenario ${vector.seed}`
@@ -124,8 +124,9 @@ function replayScenario(vector: VectorScenario, suite: CryptoSuite, check: Case)
   const personals: Personals = new Map()
   const remember = (id: string): void => {
     const key = manager.personal(utf8(id))
-    const epoch = personals.get(key.epoch) ?? new Map<string, PersonalKey>()
-    personals.set(key.epoch, epoch.set(id, key))
+    const epoch = personals.get(key.epoch) ?? new Map<string, PersonalKey[]>()
+    const others = (epoch.get(id) ?? []).filter((k) => k.leaf !== key.leaf)
+    personals.set(key.epoch, epoch.set(id, [...others, key]))
   }
   const keys = new Map<number, Uint8Array>()
   let made = 0
@@ -193,7 +194,8 @@ function replayScenario(vector: VectorScenario, suite: CryptoSuite, check: Case)
   }
   for (const expected of vector.personal_keys) {
     check(`${name} personal key of ${expected.id} in epoch ${expected.epoch}`, () => {
-      const got = personals.get(expected.epoch)?.get(expected.id)
+      const held = personals.get(expected.epoch)?.get(expected.id)
+      const got = held?.find((k) => k.leaf === expected.leaf) ?? held?.at(-1)
       if (got === undefined) throw new Error(broken ?? 'there is none')
       same('depth', got.depth, expected.depth)
       same('leaf', got.leaf, expected.leaf)
@@ -216,14 +218,14 @@ function openByMembers(
   const gid = fromHex(vector.gid)
   const seed = suite.ed25519.signing(fromHex(vector.kdc_ed25519_seed))
   const kdc = suite.ed25519.verifying(seed.publicKey)
-  const holders = personals.get(expected.epoch) ?? new Map<string, PersonalKey>()
+  const holders = personals.get(expected.epoch) ?? new Map<string, PersonalKey[]>()
   for (const id of Object.keys(expected.opens_from)) {
     if (!holders.has(id)) throw new Error(`${id} should open it and has no personal key`)
   }
-  for (const [id, personal] of holders) {
+  for (const [id, held] of holders) {
     const from = expected.opens_from[id]
     const member = sdsh(suite).member({ gid, kdc })
-    member.addPersonal(personal)
+    for (const personal of held) member.addPersonal(personal)
     const received = member.receive(bytes)
     if (from === undefined) {
       if (received !== 'not-for-me') throw new Error(`${id} opens it and should not`)
@@ -280,9 +282,9 @@ function replayNegatives(
       const kdc = kdcOf(vector)
       const { epoch, session } = openBroadcast(suite, bytes, { kdc })
       let tried = 0
-      for (const personal of personals.get(epoch)?.values() ?? []) {
+      for (const held of personals.get(epoch)?.values() ?? []) {
         const member = sdsh(suite).member({ gid: fromHex(vector.gid), kdc })
-        member.addPersonal(personal)
+        for (const personal of held) member.addPersonal(personal)
         const before = JSON.stringify(member.state())
         let outcome: unknown
         try {
