@@ -14,7 +14,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { enodeOf, findGeth, fundedAlloc, ipcPath, newNodeKey, startGeth, TEST_ACCOUNTS } from './geth.mjs'
+import { enodeOf, findGeth, fundedAlloc, introduce, ipcPath, newNodeKey, startGeth, TEST_ACCOUNTS } from './geth.mjs'
 import { freePorts, ipc, isRunning, rpc, stop, until } from './processes.mjs'
 
 const NODES = /** @type {const} */ (['a', 'b', 'k'])
@@ -123,7 +123,7 @@ async function up() {
   state.bootnode = await enodeOf(folder, 'a')
   writeFileSync(stateFile, JSON.stringify(state, null, 2), { mode: 0o600 })
   for (const name of /** @type {const} */ (['b', 'k'])) runNode(state, name, geth)
-  await Promise.all(NODES.map((n) => enodeOf(folder, n)))
+  await introduce(folder, NODES)
   await until('the first blocks', async () => Number(await rpc(urlOf(state, 'k'), 'eth_blockNumber')) > 1, 60_000)
   report(await status())
 }
@@ -141,6 +141,8 @@ function nodeNamed(text) {
   if (name === undefined) throw new Error('name a node: a, b or k')
   return name
 }
+
+const runningNodes = () => NODES.filter((n) => isRunning(folder, `geth-${n}`))
 
 async function status() {
   const state = readState()
@@ -187,7 +189,7 @@ try {
   } else if (command === 'start') {
     const name = nodeNamed(node)
     runNode(readState(), name, findGeth('1.13.15', 'GETH_CLIQUE'))
-    await enodeOf(folder, name)
+    await introduce(folder, runningNodes())
     say(`node ${name} is started`)
   } else throw new Error('what to do? up, down, status, stop NODE or start NODE')
 } catch (error) {

@@ -75,8 +75,24 @@ export const ipcPath = (folder, name) => join(folder, `${name}.ipc`)
 
 /** The address of a node that others may pin: it holds the node's public key. @param {string} folder @param {string} name */
 export async function enodeOf(folder, name) {
-  const info = await until(`geth of ${name} answers`, () => ipc(ipcPath(folder, name), 'admin_nodeInfo'), 60_000, () =>
-    isRunning(folder, `geth-${name}`) ? undefined : `geth of ${name} ended: ${tailOf(folder, `geth-${name}`)}`,
+  const info = await until(
+    `geth of ${name} answers`,
+    () => ipc(ipcPath(folder, name), 'admin_nodeInfo'),
+    60_000,
+    () => (isRunning(folder, `geth-${name}`) ? undefined : `geth of ${name} ended: ${tailOf(folder, `geth-${name}`)}`),
   )
   return String(info.enode).replace(/\?.*$/, '')
+}
+
+/**
+ * Makes nodes that know each other's addresses connect at once; by discovery alone that may take a minute after a restart.
+ * @param {string} folder @param {readonly string[]} names those that run
+ */
+export async function introduce(folder, names) {
+  const enodes = await Promise.all(names.map((n) => enodeOf(folder, n)))
+  for (const name of names) {
+    for (const enode of enodes) {
+      if (enode !== (await enodeOf(folder, name))) await ipc(ipcPath(folder, name), 'admin_addPeer', [enode])
+    }
+  }
 }

@@ -101,7 +101,12 @@ export async function until(what, probe, ms, hopeless = () => undefined) {
 
 /** The last line that a program said. @param {string} folder @param {string} name */
 export function tailOf(folder, name) {
-  return readFileSync(join(folder, `${name}.log`), 'utf8').trim().split('\n').at(-1) ?? ''
+  return (
+    readFileSync(join(folder, `${name}.log`), 'utf8')
+      .trim()
+      .split('\n')
+      .at(-1) ?? ''
+  )
 }
 
 /** JSON-RPC over HTTP. @param {string} url @param {string} method @param {unknown[]} [params] */

@@ -13,7 +13,16 @@ import { homedir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { enodeOf, findGeth, fundedAlloc, ipcPath, newNodeKey, startGeth, TEST_ACCOUNTS } from '../network/geth.mjs'
+import {
+  enodeOf,
+  findGeth,
+  fundedAlloc,
+  introduce,
+  ipcPath,
+  newNodeKey,
+  startGeth,
+  TEST_ACCOUNTS,
+} from '../network/geth.mjs'
 import { freePorts, ipc, isRunning, pause, rpc, start, stop, until } from '../network/processes.mjs'
 
 const HERE = dirname(fileURLToPath(import.meta.url))
@@ -199,7 +208,7 @@ async function up() {
   runGeth(state, 'a', geth)
   state.bootnode = await enodeOf(folder, 'a')
   for (const name of /** @type {const} */ (['b', 'k'])) runGeth(state, name, geth)
-  await Promise.all(NODES.map((n) => enodeOf(folder, n)))
+  await introduce(folder, NODES)
   const block = await rpc(urlOf(state, 'a'), 'eth_getBlockByNumber', ['0x0', false])
   state.anchor = block.hash
   writeState(state)
@@ -234,7 +243,10 @@ async function stopNode(name) {
 async function startNode(name) {
   const state = readState()
   runGeth(state, name, findGeth('1.17.8', 'GETH'))
-  await enodeOf(folder, name)
+  await introduce(
+    folder,
+    NODES.filter((n) => isRunning(folder, `geth-${n}`)),
+  )
   // with its old chain it never catches up; what protects its validators from signing twice has to stay
   rmSync(join(beaconFolder(name), 'chain-db'), { recursive: true, force: true })
   runBeacon(state, name)
@@ -253,6 +265,7 @@ async function reanchor() {
     // a new chain: neither the old blocks nor the old signatures mean anything in it
     rmSync(beaconFolder(name), { recursive: true, force: true })
   }
+  await introduce(folder, NODES)
   const heads = await Promise.all(NODES.map((n) => rpc(urlOf(state, n), 'eth_getBlockByNumber', ['latest', false])))
   const highest = heads.reduce((best, b) => (Number(b.number) > Number(best.number) ? b : best))
   state.anchor = highest.hash
