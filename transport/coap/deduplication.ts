@@ -19,6 +19,8 @@ export interface Seen {
 
 /** Keys, map entries and object: what an entry costs besides its octets, measured on Node 20. */
 const ENTRY_OVERHEAD = 240
+/** And what the first entry of a peer adds: its map. A flood comes from as many peers as it has datagrams. */
+const PEER_OVERHEAD = 480
 
 export class Deduplication {
   readonly #limits: CoapLimits
@@ -26,11 +28,14 @@ export class Deduplication {
   /** In order of arrival, which is nearly the order of expiry. */
   readonly #order = new Set<Seen>()
   readonly #peers = new Map<string, Map<number, Seen>>()
+  readonly #onKept: () => void
   #octets = 0
 
-  constructor(limits: CoapLimits, stats: CoapStats) {
+  /** @param onKept called when there is something to expire */
+  constructor(limits: CoapLimits, stats: CoapStats, onKept: () => void = () => {}) {
     this.#limits = limits
     this.#stats = stats
+    this.#onKept = onKept
   }
 
   find(message: Message, peer: Peer, nowMs: number): Seen | undefined {
@@ -44,14 +49,16 @@ export class Deduplication {
     let mine = this.#peers.get(peer.key)
     const old = mine?.get(message.messageId)
     if (old !== undefined) this.#forget(old)
-    this.#expire(nowMs)
+    this.expire(nowMs)
     mine = this.#peers.get(peer.key)
+    if (mine !== undefined && mine.size >= this.#limits.deduplicationPerPeer) {
+      this.#forget(mine.values().next().value as Seen)
+      mine = this.#peers.get(peer.key)
+    }
     if (mine === undefined) {
       mine = new Map()
       this.#peers.set(peer.key, mine)
-    } else if (mine.size >= this.#limits.deduplicationPerPeer) {
-      this.#forget(mine.values().next().value as Seen)
-      if (mine.size === 0) this.#peers.set(peer.key, mine)
+      this.#grow(PEER_OVERHEAD)
     }
     const lifetime = message.type === MessageType.con ? this.#limits.exchangeLifetimeMs : this.#limits.nonLifetimeMs
     const seen: Seen = {
@@ -64,6 +71,7 @@ export class Deduplication {
     mine.set(message.messageId, seen)
     this.#order.add(seen)
     this.#grow(ENTRY_OVERHEAD)
+    this.#onKept()
     return seen
   }
 
@@ -95,7 +103,8 @@ export class Deduplication {
     return this.#order.size
   }
 
-  #expire(nowMs: number): void {
+  /** Drops what is too old. */
+  expire(nowMs: number): void {
     for (const seen of this.#order) {
       if (seen.expiresMs > nowMs) break
       this.#forget(seen)
@@ -114,7 +123,10 @@ export class Deduplication {
     this.#order.delete(seen)
     const mine = this.#peers.get(seen.peerKey)
     mine?.delete(seen.messageId)
-    if (mine?.size === 0) this.#peers.delete(seen.peerKey)
+    if (mine?.size === 0) {
+      this.#peers.delete(seen.peerKey)
+      this.#grow(-PEER_OVERHEAD)
+    }
     this.#grow(-ENTRY_OVERHEAD - (seen.answer?.length ?? 0))
   }
 

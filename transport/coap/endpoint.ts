@@ -13,6 +13,7 @@ import { Code, isRequest, isResponse } from './codes.ts'
 import { Deadline } from './deadline.ts'
 import { Deduplication } from './deduplication.ts'
 import { EchoIssuer } from './echo.ts'
+import { IdleSweep } from './idle-sweep.ts'
 import { type CoapLimits, defaultLimits } from './limits.ts'
 import { asBuffer, assembleEmpty, decodeMessage, isMalformed, type Message, MessageType } from './message.ts'
 import { MessageLayer } from './message-layer.ts'
@@ -55,6 +56,8 @@ export class CoapEndpoint {
   readonly #guard: SourceGuard
   readonly #layer: MessageLayer
   readonly #deduplication: Deduplication
+  /** An endpoint that hears nothing any more forgets all the same. */
+  readonly #sweep: IdleSweep
   readonly #exchanges: ClientExchanges
   readonly #server: RequestServer | undefined
   readonly #random: () => number
@@ -83,7 +86,11 @@ export class CoapEndpoint {
       trustLoopback: options.trustLoopback ?? true,
     })
     const layer = new MessageLayer({ transport, timers, limits, stats, random, randomBytes })
-    const deduplication = new Deduplication(limits, stats)
+    const deduplication = new Deduplication(limits, stats, () => this.#sweep.wake())
+    this.#sweep = new IdleSweep(timers, (nowMs) => {
+      deduplication.expire(nowMs)
+      return deduplication.size > 0
+    })
     this.#guard = guard
     this.#layer = layer
     this.#deduplication = deduplication
@@ -160,6 +167,7 @@ export class CoapEndpoint {
     this.#exchanges.drop(new IotchainError('coap/closed', 'the endpoint was closed'))
     this.#server?.close()
     this.#layer.drop()
+    this.#sweep.close()
     this.#deduplication.clear()
     this.#transport.onmessage = undefined
     this.#transport.onpeergone = undefined

@@ -53,6 +53,23 @@ describe('deduplication', () => {
     table.answer(late, new Uint8Array(1000))
     expect(stats.deduplicationOctets).toBe(0)
   })
+
+  test('a silent endpoint forgets what it saw', async () => {
+    const w = world(new Router().add({ pattern: '/p', post: () => ({ code: Code.changed }) }))
+    const raw = w.raw()
+    raw.send({
+      type: MessageType.con,
+      code: Code.post,
+      messageId: 1,
+      options: [{ number: 11, value: utf8('p') }],
+    })
+    await w.timers.advance(1000)
+    expect(w.server.stats.deduplicationOctets).toBeGreaterThan(0)
+    await w.timers.advance(260_000)
+    expect(w.server.stats.deduplicationOctets).toBe(0)
+    expect(w.timers.pending).toBe(0)
+    await w.close()
+  })
 })
 
 describe('a server under load', () => {
