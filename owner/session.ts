@@ -33,8 +33,8 @@ export interface Step {
   readonly repeated: boolean
 }
 
-/** Stands for an address that a dry run cannot know. */
-const UNKNOWN: Address = `0x${'ff'.repeat(20)}`
+/** Stands for an address that a dry run cannot know. Drawn at random: code is full of runs of one octet. */
+const UNKNOWN: Address = '0x9d1fa3c85b7e4206e8c17f94d05b2a6637ce81f2'
 
 export class OwnerSession {
   readonly folder: OwnerFolder
