@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { suite } from '#crypto'
+import { createIotchain } from '../../bin/program.ts'
+import { runProgram } from '../../bin/terminal/command.ts'
 import { bindIntent, deployIntent } from '../../chain/deployments.ts'
 import { registerIntent, revokeIntent, setOfferIntent } from '../../chain/intents.ts'
 import { JsonRpc } from '../../chain/rpc.ts'
@@ -34,10 +35,9 @@ import { createCsr } from '../../runtime/pki/request.ts'
 import { openMemoryStore } from '../../store/memory.ts'
 import { type Anvil, startAnvil } from '../../tools/anvil.ts'
 import { dial } from '../../transport/dial.ts'
-import { bundleCommand } from './bundle-command.ts'
 
 /**
- * A client's whole way, by its commands as processes: settings, key, offer, puzzle, confirmations, join, reading,
+ * A client's whole way, by its commands: settings, key, offer, puzzle, confirmations, join, reading,
  * renewal, revocation; against a real chain, the real key server and the real proxy. The device is played by the test.
  */
 const folder = mkdtempSync(join(tmpdir(), 'iotchain-flow-'))
@@ -45,7 +45,6 @@ const file = (name: string): string => join(folder, name)
 const home = file('home')
 const passwordFile = file('password')
 const CONFIRMATIONS = 2
-let program: string
 let anvil: Anvil
 let rpc: JsonRpc
 let owner: Account
@@ -63,28 +62,24 @@ const deploy = async (what: Parameters<typeof deployIntent>[0]): Promise<Address
   (await send(deployIntent(what))).contract as Address
 
 interface Outcome {
-  code: number | null
+  code: number
   out: string
   err: string
 }
 
 const run = (...args: string[]): Promise<Outcome> => runAt(home, ...args)
 
-function runAt(folderOfClient: string, ...args: string[]): Promise<Outcome> {
-  const env = { ...process.env, IOTCHAIN_HOME: folderOfClient, IOTCHAIN_PASSWORD_FILE: passwordFile }
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [program, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
-    let out = ''
-    let err = ''
-    child.stdout.on('data', (chunk) => {
-      out += chunk
-    })
-    child.stderr.on('data', (chunk) => {
-      err += chunk
-    })
-    child.on('error', reject)
-    child.on('close', (code) => resolve({ code, out, err }))
-  })
+async function runAt(folderOfClient: string, ...args: string[]): Promise<Outcome> {
+  const argv = ['node', 'iotchain', ...args]
+  let out = ''
+  let err = ''
+  const streams = {
+    stdout: { write: (text: string) => (out += text) },
+    stderr: { write: (text: string) => (err += text) },
+  }
+  const env = { IOTCHAIN_HOME: folderOfClient, IOTCHAIN_PASSWORD_FILE: passwordFile }
+  const code = await runProgram(await createIotchain(argv), argv, { streams, env })
+  return { code, out, err }
 }
 
 /** What a device does, in a few lines: joins, follows the broadcasts, seals, uploads. */
@@ -157,7 +152,6 @@ class DevicePlayer {
 }
 
 beforeAll(async () => {
-  program = await bundleCommand('iotchain')
   writeFileSync(passwordFile, 'correct horse\n')
   anvil = await startAnvil({ chainId: 20180415, blockTimeSeconds: 1 })
   rpc = new JsonRpc({ url: anvil.url })
@@ -355,7 +349,7 @@ describe('a client on its way', () => {
 
   test('after a revocation: no access, and no way to get it by asking again', async () => {
     await send(revokeIntent(contract, [clientAddress], device.address))
-    const tried = async (): Promise<number | null> => {
+    const tried = async (): Promise<number> => {
       await player.tell(24)
       return (await run('read', resource())).code
     }

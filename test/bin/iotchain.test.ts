@@ -3,6 +3,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { createIotchain } from '../../bin/program.ts'
+import { runProgram } from '../../bin/terminal/command.ts'
 import { Membership } from '../../client/group.ts'
 import { ClientHome } from '../../client/home.ts'
 import { Code } from '../../transport/coap/codes.ts'
@@ -14,7 +16,7 @@ import { parsePath } from '../../transport/coap/uri.ts'
 import { CHAIN, TestClock, TestDevice, TestKeyServer } from '../client/sealed-world.ts'
 import { bundleCommand } from './bundle-command.ts'
 
-/** `iotchain` as people run it: a process of its own, its words and its exit code. */
+/** `iotchain` as people run it: its words and its exit code; the last section as a process of its own. */
 const folder = mkdtempSync(join(tmpdir(), 'iotchain-cli-'))
 let program: string
 let files = 0
@@ -29,13 +31,32 @@ interface Outcome {
   out: string
   err: string
 }
+interface Surroundings {
+  home?: string
+  passwordFile?: string
+}
 
-function run(args: readonly string[], options: { home?: string; passwordFile?: string } = {}): Promise<Outcome> {
-  const env = {
-    ...process.env,
-    IOTCHAIN_HOME: options.home ?? join(folder, 'nowhere'),
-    IOTCHAIN_PASSWORD_FILE: options.passwordFile ?? '',
+const surroundings = (options: Surroundings) => ({
+  IOTCHAIN_HOME: options.home ?? join(folder, 'nowhere'),
+  IOTCHAIN_PASSWORD_FILE: options.passwordFile ?? '',
+})
+
+/** The command in this process, with streams of its own. */
+async function run(args: readonly string[], options: Surroundings = {}): Promise<Outcome> {
+  const argv = ['node', 'iotchain', ...args]
+  let out = ''
+  let err = ''
+  const streams = {
+    stdout: { write: (text: string) => (out += text) },
+    stderr: { write: (text: string) => (err += text) },
   }
+  const code = await runProgram(await createIotchain(argv), argv, { streams, env: surroundings(options) })
+  return { code, out, err }
+}
+
+/** The command as a process. */
+function spawned(args: readonly string[], options: Surroundings = {}): Promise<Outcome> {
+  const env = { ...process.env, ...surroundings(options) }
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [program, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let out = ''
@@ -52,11 +73,7 @@ function run(args: readonly string[], options: { home?: string; passwordFile?: s
 }
 
 /** A failure as a person wants it: exit 1, one sentence, no stack. */
-async function fails(
-  args: readonly string[],
-  sentence: RegExp,
-  options: Parameters<typeof run>[1] = {},
-): Promise<void> {
+async function fails(args: readonly string[], sentence: RegExp, options: Surroundings = {}): Promise<void> {
   const { code, out, err } = await run(args, options)
   expect(err).toMatch(sentence)
   expect(err).not.toMatch(/^\s+at /m)
@@ -280,4 +297,46 @@ describe('iotchain read', () => {
     const json = await run(['discover', served.uri, '--rt', 'temperature', '--json'])
     expect(JSON.parse(json.out)).toHaveLength(1)
   })
+})
+
+describe('iotchain as a process', () => {
+  test('says what is wrong in one sentence, on stderr, with its exit code', async () => {
+    const cases: [string[], number, RegExp][] = [
+      [['frobnicate'], 2, /unknown command/],
+      [['read'], 2, /missing required argument/],
+      [['read', 'coap://127.0.0.1/s/temp'], 1, /config\.yaml yet\nhint: run `iotchain init/],
+      [['wallet', 'create'], 1, /no terminal to ask at/],
+      [['discover', 'coap://127.0.0.1:1'], 1, /127\.0\.0\.1/],
+      [['owner', 'list'], 1, /there is no owner/],
+      [['--version'], 0, /^$/],
+    ]
+    const outcomes = await Promise.all(cases.map(([args]) => spawned(args)))
+    for (const [i, { code, err }] of outcomes.entries()) {
+      const [args, wanted, sentence] = cases[i]!
+      expect({ args, code }).toEqual({ args, code: wanted })
+      expect(err).toMatch(sentence)
+      expect(err).not.toMatch(/^\s+at /m)
+    }
+  }, 60_000)
+
+  test('--help lists what there is', async () => {
+    const { code, out } = await spawned(['--help'])
+    expect(code).toBe(0)
+    for (const name of [
+      'init',
+      'wallet',
+      'offers',
+      'request',
+      'join',
+      'read',
+      'history',
+      'watch',
+      'command',
+      'discover',
+      'mack',
+      'owner',
+    ]) {
+      expect(out).toContain(`  ${name}`)
+    }
+  }, 60_000)
 })

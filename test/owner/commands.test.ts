@@ -43,27 +43,16 @@ afterAll(async () => {
 async function iotchain(...args: string[]): Promise<Ran> {
   let stdout = ''
   let stderr = ''
-  const out = process.stdout.write
-  const err = process.stderr.write
-  process.exitCode = 0
-  process.stdout.write = ((text: string) => {
-    stdout += text
-    return true
-  }) as typeof out
-  process.stderr.write = ((text: string) => {
-    stderr += text
-    return true
-  }) as typeof err
-  try {
-    const program = createProgram('iotchain', 'test', '0')
-    registerOwnerCommands(program)
-    await runProgram(program, ['node', 'iotchain', '--json', '--home', home, '--password-file', passwordFile, ...args])
-  } finally {
-    process.stdout.write = out
-    process.stderr.write = err
-  }
-  const code = Number(process.exitCode)
-  process.exitCode = 0
+  const program = createProgram('iotchain', 'test', '0')
+  registerOwnerCommands(program)
+  const argv = ['node', 'iotchain', '--json', '--home', home, '--password-file', passwordFile, ...args]
+  const code = await runProgram(program, argv, {
+    streams: {
+      stdout: { write: (text: string) => (stdout += text) },
+      stderr: { write: (text: string) => (stderr += text) },
+    },
+    env: {},
+  })
   return {
     code,
     stdout,
