@@ -153,7 +153,7 @@ class DevicePlayer {
 
 beforeAll(async () => {
   writeFileSync(passwordFile, 'correct horse\n')
-  anvil = await startAnvil({ chainId: 20180415, blockTimeSeconds: 1 })
+  anvil = await startAnvil({ chainId: 20180415 })
   rpc = new JsonRpc({ url: anvil.url })
   owner = accountFromKey(anvil.keys[0] as string)
   sender = new TransactionSender({ rpc, chainId: anvil.chainId, account: owner, pollMs: 50 })
@@ -215,7 +215,11 @@ beforeAll(async () => {
   const domain = { chainId: anvil.chainId, registry: addressBytes(registry) }
   const deviceSig = device.signDigest(registrationDigest(domain, registration))
   const ticket = { ...registration, device: device.address, owner: owner.address, uri: coaps, deviceSig }
-  await sender.send(registerIntent(registry, ticket, [contract], coaps), { confirmations: CONFIRMATIONS })
+  await send(registerIntent(registry, ticket, [contract], coaps))
+  // A block for each transaction so far; from now on one a second, so that there are confirmations to wait for.
+  await rpc.call('anvil_mine', [`0x${CONFIRMATIONS.toString(16)}`])
+  await rpc.call('evm_setAutomine', [false])
+  await rpc.call('evm_setIntervalMining', [1])
   await player.join(ca, coaps)
   proxy = await ObjectProxy.load(
     proxySchema.parse({ keyservers: [{ uri: coaps, ca: 'x' }], coap: { host: '127.0.0.1', port: 0 } }),
