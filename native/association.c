@@ -11,6 +11,9 @@ static const napi_type_tag ASSOCIATION = {0x1f6a7c2e90d34b85, 0xb7e41d0c5a8f2396
 /* About what OpenSSL holds per association; V8 sees externals only through this figure. */
 #define WEIGHT (64 * 1024)
 
+/* A ClientHello with cookie and server name, without its ticket. */
+#define HELLO_MAX 400
+
 /* NULL with an exception pending where it is none of ours or was disposed of. */
 struct association *association_of(napi_env env, napi_value value) {
   struct association *a = unwrap(env, value, &ASSOCIATION);
@@ -85,9 +88,15 @@ static const char *prepare(napi_env env, napi_value options, struct association 
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(a->ssl), name) != 1) return "the server address cannot be used";
   }
   if (get_field(env, options, "session", &data, &length)) {
-    /* One that this OpenSSL cannot read is as good as none: a full handshake follows. */
+    /*
+     * One that this OpenSSL cannot read is as good as none, and so is a ticket that would split the ClientHello: no
+     * server answers half a hello statelessly. A full handshake follows.
+     */
     SSL_SESSION *session = d2i_SSL_SESSION(NULL, &data, (long)length);
-    if (session != NULL) SSL_set_session(a->ssl, session);
+    const unsigned char *ticket;
+    size_t ticket_length = 0;
+    if (session != NULL) SSL_SESSION_get0_ticket(session, &ticket, &ticket_length);
+    if (session != NULL && ticket_length + HELLO_MAX <= a->mtu) SSL_set_session(a->ssl, session);
     SSL_SESSION_free(session);
     ERR_clear_error();
   }

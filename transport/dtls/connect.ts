@@ -9,7 +9,7 @@ import { bad, clientContext, octets, timingOf } from './options.ts'
 import { connectedSocket } from './socket.ts'
 import type { ConnectOptions, DtlsAssociation } from './types.ts'
 
-/** After so many answers «nobody listens there» to a hello, the handshake ends early. */
+/** After so many answers «nobody listens there», with nothing else between them, the server is gone and its keys too. */
 const REFUSALS_ENOUGH = 3
 
 /**
@@ -61,8 +61,8 @@ export function connect(host: string, port: number, options: ConnectOptions): Dt
       socket = made.socket
       association.remoteAddress = made.remote
       let refusals = 0
-      socket.on('error', (cause: NodeJS.ErrnoException) => {
-        if (association.isOpen || cause.code !== 'ECONNREFUSED' || ++refusals < REFUSALS_ENOUGH) return
+      made.socket.on('error', (cause: NodeJS.ErrnoException) => {
+        if (cause.code !== 'ECONNREFUSED' || ++refusals < REFUSALS_ENOUGH) return
         association.destroy(
           new IotchainError('dtls/unreachable', `nothing answers on UDP port ${port} of ${host}`, {
             cause,
@@ -70,7 +70,10 @@ export function connect(host: string, port: number, options: ConnectOptions): Dt
           }),
         )
       })
-      socket.on('message', (datagram) => association.feed(datagram))
+      made.socket.on('message', (datagram) => {
+        refusals = 0
+        association.feed(datagram)
+      })
       association.start()
     },
     (error: Error) => association.destroy(error),

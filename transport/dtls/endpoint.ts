@@ -48,7 +48,7 @@ class Endpoint implements DtlsEndpoint {
   readonly #open = new Map<string, Association>()
   /** Cookie checked, handshake under way. */
   readonly #shaking = new Map<string, Association>()
-  readonly #hosts = new HostTable()
+  readonly #hosts: HostTable
   #context: NativeContext
   #timing: ReturnType<typeof timingOf>
   #lookup: ReturnType<typeof pskLookup>
@@ -72,6 +72,7 @@ class Endpoint implements DtlsEndpoint {
       perHost: whole(options.maxAssociationsPerHost, 256, 'maxAssociationsPerHost', 1, 1_000_000),
       idleMs: whole(options.idleTimeout, 300_000, 'idleTimeout', 1, 2_147_483_647),
     }
+    this.#hosts = new HostTable(this.#limits.perHost)
     this.#ownTicketKeys = options.ticketKeys === undefined
     this.#ticketKeys =
       options.ticketKeys === undefined ? randomBytes(TICKET_KEY_OCTETS) : ticketKeyOctets(options.ticketKeys)
@@ -164,11 +165,16 @@ class Endpoint implements DtlsEndpoint {
     this.#rotate()
     const { createAssociation, accept, takeOutgoing } = binding()
     const timing = this.#timing
-    const native = this.#spare ?? createAssociation(this.#context, timing)
-    this.#spare = native
+    try {
+      this.#spare ??= createAssociation(this.#context, timing)
+    } catch {
+      this.stats.rejected++ // no memory
+      return
+    }
+    const native = this.#spare
     const remote = remoteOf(from)
-    const full =
-      this.#open.size + this.#shaking.size >= this.#limits.total || this.#hosts.count(remote) >= this.#limits.perHost
+    const now = performance.now()
+    const full = this.#open.size + this.#shaking.size >= this.#limits.total || !this.#hosts.admits(remote, now)
     const happened = accept(native, datagram, this.#lookup, octets(key), full)
     if ((happened & ACCEPTED) === 0) {
       if (happened & OUTGOING) this.stats.helloVerifySent++
@@ -188,7 +194,7 @@ class Endpoint implements DtlsEndpoint {
     const association = new Association(native, remote, this.#hostOf(key, from, timing))
     association.helloRandom = random
     this.#shaking.set(key, association)
-    this.#hosts.add(remote)
+    this.#hosts.add(remote, now)
     association.step(happened)
   }
 
@@ -240,7 +246,9 @@ class Endpoint implements DtlsEndpoint {
   }
 
   #sweep(): void {
-    const limit = performance.now() - this.#limits.idleMs
+    const now = performance.now()
+    this.#hosts.sweep(now)
+    const limit = now - this.#limits.idleMs
     for (const association of [...this.#open.values()]) {
       if (association.lastHeardMs > limit) continue
       association.closeFor(new IotchainError('dtls/idle', 'the association was silent for too long'))

@@ -1,27 +1,63 @@
-/** How many associations each host holds. An IPv6 host commands a whole /64, so that counts as one. */
+/**
+ * How many associations each host holds, and how fast it begins handshakes, each of which costs a signature. An IPv6
+ * host commands a whole /64, so that counts as one.
+ */
 import type { RemoteAddress } from './types.ts'
 
-export class HostTable {
-  readonly #counts = new Map<string, number>()
+interface Host {
+  associations: number
+  /** Handshakes that it may begin now. */
+  credit: number
+  creditedMs: number
+}
 
-  add(remote: RemoteAddress): void {
+export class HostTable {
+  readonly #hosts = new Map<string, Host>()
+  readonly #most: number
+  /** @param most associations of one host at once; as many handshakes may it begin at once, and again each second */
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  /** Whether the host may begin a handshake now. */
+  admits(remote: RemoteAddress, nowMs: number): boolean {
+    const host = this.#hosts.get(hostKey(remote))
+    if (host === undefined) return true
+    return host.associations < this.#most && this.#creditOf(host, nowMs) >= 1
+  }
+
+  /** A handshake begins. */
+  add(remote: RemoteAddress, nowMs: number): void {
     const key = hostKey(remote)
-    this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
+    const host = this.#hosts.get(key) ?? { associations: 0, credit: this.#most, creditedMs: nowMs }
+    host.credit = this.#creditOf(host, nowMs) - 1
+    host.creditedMs = nowMs
+    host.associations++
+    this.#hosts.set(key, host)
   }
 
   remove(remote: RemoteAddress): void {
-    const key = hostKey(remote)
-    const count = (this.#counts.get(key) ?? 0) - 1
-    if (count > 0) this.#counts.set(key, count)
-    else this.#counts.delete(key)
+    const host = this.#hosts.get(hostKey(remote))
+    if (host !== undefined) host.associations--
   }
 
   count(remote: RemoteAddress): number {
-    return this.#counts.get(hostKey(remote)) ?? 0
+    return this.#hosts.get(hostKey(remote))?.associations ?? 0
+  }
+
+  /** Forgets hosts that have nothing here and owe nothing. */
+  sweep(nowMs: number): void {
+    for (const [key, host] of this.#hosts) {
+      if (host.associations === 0 && this.#creditOf(host, nowMs) >= this.#most) this.#hosts.delete(key)
+    }
   }
 
   get size(): number {
-    return this.#counts.size
+    return this.#hosts.size
+  }
+
+  #creditOf(host: Host, nowMs: number): number {
+    return Math.min(this.#most, host.credit + ((nowMs - host.creditedMs) / 1000) * this.#most)
   }
 }
 

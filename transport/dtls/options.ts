@@ -90,6 +90,9 @@ export function clientContext(options: SecureOptions & { expectSpki?: Uint8Array
       hint: 'give the CA certificate, or the SHA-256 of the key that the registry names',
     })
   }
+  if (options.expectSpki !== undefined && psk !== undefined) {
+    throw bad('a handshake with a pre-shared key shows no certificate, so expectSpki cannot be checked')
+  }
   if (options.expectSpki !== undefined && options.expectSpki.length !== 32) throw bad('expectSpki must be 32 octets')
   const [entry] = entries
   return create(options, {

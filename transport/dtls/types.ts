@@ -51,7 +51,7 @@ export interface ListenOptions extends SecureOptions {
   readonly clientAuth?: ClientAuth | undefined
   /** Associations at once, handshakes included. Default 1024 (about 60 KiB each). */
   readonly maxAssociations?: number | undefined
-  /** Associations at once from one IPv4 address or one IPv6 /64. Default 256. */
+  /** Associations at once from one IPv4 address or one IPv6 /64, and handshakes a second that it may begin. Default 256. */
   readonly maxAssociationsPerHost?: number | undefined
   /** An association silent for so long is closed, ms. Default 300 000. */
   readonly idleTimeout?: number | undefined

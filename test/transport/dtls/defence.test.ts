@@ -180,11 +180,35 @@ describe('caps', () => {
     expect(hostKey(six('::1'))).toBe('0:0:0:0')
     expect(hostKey(six('::'))).toBe('0:0:0:0')
     expect(hostKey({ address: '192.0.2.1', port: 1, family: 'IPv4' })).toBe('192.0.2.1')
-    const table = new HostTable()
-    for (const address of same) table.add(six(address))
+    const table = new HostTable(10)
+    for (const address of same) table.add(six(address), 0)
     expect(table.count(six('2001:db8::99'))).toBe(4)
     for (const address of same) table.remove(six(address))
+    table.sweep(0)
+    expect(table.size).toBe(1)
+    table.sweep(1000)
     expect(table.size).toBe(0)
+  })
+
+  test('on handshakes a second of one host: each costs a signature', () => {
+    const host: RemoteAddress = { address: '192.0.2.1', port: 1, family: 'IPv4' }
+    const table = new HostTable(4)
+    const begun = (from: number, to: number): number => {
+      let count = 0
+      for (let now = from; now < to; now += 10) {
+        if (!table.admits(host, now)) continue
+        table.add(host, now)
+        table.remove(host)
+        count++
+      }
+      return count
+    }
+    expect(begun(0, 1000)).toBe(7) // four at once, four a second
+    expect(begun(1000, 6000)).toBe(20)
+    table.sweep(6000)
+    expect(table.size).toBe(1)
+    expect(begun(20_000, 20_010)).toBe(1)
+    expect(table.admits({ ...host, address: '192.0.2.2' }, 6000)).toBe(true)
   })
 })
 

@@ -248,6 +248,21 @@ describe('what cannot be reached', () => {
     await association.closed
   })
 
+  test('a server that is gone: an open association ends after three answers that say so', async () => {
+    const server = await serve()
+    const association = dial(server.port)
+    await association.opened
+    const silent = server.associations[0]!
+    silent.destroy()
+    await server.endpoint.close()
+    const sending = setInterval(() => {
+      if (association.authorized) association.send(Buffer.from('anybody?'))
+    }, 5)
+    await association.closed
+    clearInterval(sending)
+    expect(association.error).toMatchObject({ code: 'dtls/unreachable' })
+  })
+
   test('a peer that never answers', async () => {
     const silent = createSocket('udp4')
     await new Promise<void>((done) => silent.bind(0, '127.0.0.1', done))

@@ -128,6 +128,7 @@ test('a client names exactly one key, as a table', () => {
   for (const wrong of [{}, { a: psk, b: psk }, () => psk]) {
     expect(() => dial(5684, { psk: wrong as never })).toThrow(expect.objectContaining({ code: 'dtls/bad-options' }))
   }
+  expect(() => dial(5684, { psk: { a: psk }, expectSpki: randomBytes(32) })).toThrow(/shows no certificate/)
   expect(() => dial(5684, { psk: { a: randomBytes(65) } })).toThrow(/64 octets/)
   expect(() => dial(5684, { psk: { ['x'.repeat(129)]: psk } })).toThrow(/128 octets/)
 })

@@ -120,6 +120,13 @@ describe('a ticket', () => {
     }
   })
 
+  test('that would split the first hello is not shown', async () => {
+    const server = await serve()
+    const { session } = await visit(server)
+    expect((await visit(server, { session, mtu: 600 })).reused).toBe(false)
+    expect((await visit(server, { session, mtu: 1400 })).reused).toBe(true)
+  })
+
   test('does not carry over to another name or pin that the client expects', async () => {
     const server = await serve()
     const { session } = await visit(server)
