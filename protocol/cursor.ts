@@ -15,10 +15,6 @@ export class Cursor {
     this.code = code
   }
 
-  get position(): number {
-    return this.at
-  }
-
   /** The next octets are exactly these. */
   expect(...octets: readonly number[]): void {
     for (const octet of octets) if (this.bytes[this.at++] !== octet) throw this.malformed()

@@ -240,6 +240,13 @@ describe('what is no broadcast, however well signed', () => {
     expect(open(payload)).toBe('group/malformed')
   })
 
+  test('nor does the payload by itself pass with another version or group identifier', () => {
+    for (const payload of [withField(0, 2), withField(1, new Uint8Array(7)), withField(1, 5)]) {
+      expect(codeOf(() => decodeBroadcast(payload))).toBe('group/malformed')
+    }
+    expect(codeOf(() => decodeBroadcast(encodeCbor(fields)))).toBeUndefined()
+  })
+
   test('changed octets give a broadcast or group/malformed, and never the same reading twice', () => {
     const payload = encodeCbor(fields)
     fc.assert(
