@@ -5,9 +5,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { toHex } from '../protocol/bytes.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import type { Logger } from '../runtime/log.ts'
 import { mediaType } from '../transport/coap/content-format.ts'
+import { coapCodeOf } from '../transport/coap/error-codes.ts'
 import { formatPath } from '../transport/coap/uri.ts'
 import type { Changes } from './changes.ts'
 
@@ -36,6 +37,8 @@ export interface HttpOptions {
   readonly lookup: Lookup
   readonly changes: Changes
   readonly log: Logger
+  /** Error code → CoAP code, beside the engine's own table. */
+  readonly errorCodes?: Readonly<Record<string, number>>
   /** Between comments that keep a quiet stream open. */
   readonly heartbeatMs?: number
 }
@@ -55,11 +58,7 @@ export class HttpGateway {
     this.#server = createServer(
       { headersTimeout: 10_000, requestTimeout: 10_000, keepAliveTimeout: 30_000, maxHeaderSize: 8192 },
       (request, response) => {
-        this.#answer(request, response).catch((error: unknown) => {
-          options.log.limited('http', 'error', { err: error }, 'an HTTP request failed')
-          if (response.headersSent) response.destroy()
-          else problem(response, 500, 'the proxy failed')
-        })
+        this.#answer(request, response).catch((error: unknown) => this.#failed(response, error))
       },
     )
     this.#server.maxConnections = options.maxStreams + 256
@@ -188,6 +187,23 @@ export class HttpGateway {
       this.#streams.delete(response)
     })
     send(first)
+  }
+
+  /** Errors know their code: the CoAP code becomes the HTTP status of the same number (RFC 8075 §7). */
+  #failed(response: ServerResponse, error: unknown): void {
+    const code = coapCodeOf(error, this.#options.errorCodes)
+    const status = (code >> 5) * 100 + (code & 31)
+    if (status === 500) this.#options.log.limited('http', 'error', { err: error }, 'an HTTP request failed')
+    if (response.headersSent) {
+      response.destroy()
+      return
+    }
+    if (!isIotchainError(error) || status === 500) {
+      problem(response, 500, 'the proxy failed')
+      return
+    }
+    if (error.retryAfterSeconds !== undefined) response.setHeader('retry-after', Math.ceil(error.retryAfterSeconds))
+    problem(response, status, error.message)
   }
 
   #allowOrigin(request: IncomingMessage, response: ServerResponse): void {

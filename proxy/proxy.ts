@@ -21,7 +21,7 @@ import { type KeyServer, KeyServers } from './key-servers.ts'
 import { parseListen } from './listen.ts'
 import { RateLimit } from './rate-limit.ts'
 import { Readable } from './readable.ts'
-import { createRouter } from './routes.ts'
+import { createRouter, ERROR_CODES } from './routes.ts'
 
 export interface ProxyParts {
   readonly log: Logger
@@ -153,6 +153,7 @@ export class ObjectProxy {
         lookup: (path, query) => this.readable.read(path, query),
         changes: this.changes,
         log,
+        errorCodes: ERROR_CODES,
       })
       await this.#http.start()
     }

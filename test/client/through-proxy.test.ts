@@ -318,6 +318,11 @@ describe('through the proxy', () => {
     await w.put(next)
     await until(Buffer.from(next).toString('base64url'))
     await reader.cancel()
+    const status = async (path: string) => (await fetch(`http://127.0.0.1:${w.proxy.httpPort}${path}`)).status
+    expect(await status(`/d/${w.device.address}/s/none`)).toBe(404)
+    expect(await status(`/d/${w.device.address}/s/@odd`)).toBe(400)
+    expect(await status(`/d/0x12/s/temp`)).toBe(400)
+    expect(await status(`/d/${w.device.address}/s/temp?from=x`)).toBe(400)
     const bc = await fetch(`http://127.0.0.1:${w.proxy.httpPort}/bc/${gname(w.group.gid)}`)
     expect(Buffer.from(await bc.arrayBuffer())).toEqual(Buffer.from(w.group.newest()))
   })

@@ -1,7 +1,9 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { utf8 } from '../../protocol/bytes.ts'
+import { IotchainError } from '../../protocol/errors.ts'
 import { Changes } from '../../proxy/changes.ts'
 import { HttpGateway, type Lookup, type Representation } from '../../proxy/http.ts'
+import { ERROR_CODES } from '../../proxy/routes.ts'
 import { silentLogger } from '../../runtime/log.ts'
 import { ContentFormat } from '../../transport/coap/content-format.ts'
 
@@ -20,6 +22,7 @@ async function gateway(lookup: Lookup, options: { origins?: string[]; maxStreams
     lookup,
     changes,
     log: silentLogger,
+    errorCodes: ERROR_CODES,
   })
   await http.start()
   gateways.push(http)
@@ -59,6 +62,18 @@ describe('the HTTP gateway', () => {
     expect([put.status, put.headers.get('allow')]).toEqual([405, 'GET, HEAD, OPTIONS'])
     const preflight = await fetch(url('/d/none'), { method: 'OPTIONS' })
     expect([preflight.status, preflight.headers.get('access-control-allow-methods')]).toEqual([204, 'GET, HEAD'])
+  })
+
+  test('an error tells its status; one of ours that nobody foresaw tells nothing', async () => {
+    let error: Error = new IotchainError('proxy/key-server', 'away', { retryAfterSeconds: 10 })
+    const { url } = await gateway(() => {
+      throw error
+    })
+    const away = await fetch(url('/d/x'))
+    expect([away.status, away.headers.get('retry-after')]).toEqual([503, '10'])
+    error = new TypeError('secret detail')
+    const broken = await fetch(url('/d/x'))
+    expect([broken.status, await broken.text()]).toEqual([500, '{"status":500,"title":"the proxy failed"}'])
   })
 
   test('origins other than the configured ones may not read', async () => {
