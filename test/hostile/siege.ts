@@ -8,9 +8,9 @@ import { asText, count, type Result } from '../interop/results.ts'
 import { ATTACKS, type Attack, type Field } from './attacks.ts'
 import type { DaemonProcess } from './daemon-process.ts'
 import { seeded } from './datagrams.ts'
-import { mutatedFlood, observerFlood, uploadFlood } from './floods.ts'
+import { mutatedFlood, observerFlood, spoofedGets, uploadFlood } from './floods.ts'
 import { Outside } from './honest.ts'
-import { rawSender, type Spoofed, sendSpoofed } from './raw.ts'
+import { hostOf, rawSender, type Spoofed, sendSpoofed } from './raw.ts'
 import { startSystem, type Target } from './system.ts'
 
 const TABLE = 'Hostile packets, over a veth pair'
@@ -45,6 +45,13 @@ function* first(datagrams: Iterable<Spoofed>, count: number): Iterable<Spoofed> 
 async function warmUp(field: Field, target: Target): Promise<void> {
   const { outside, sender, hello } = field
   const random = seeded(99)
+  await sendSpoofed(
+    sender,
+    outside.namespace,
+    target.port,
+    5000,
+    spoofedGets(target, hello, hostOf(6, 6), 30_000, 200, 20_000),
+  )
   for (const flood of target.secure ? [mutatedFlood] : [mutatedFlood, observerFlood, uploadFlood]) {
     const some = first(flood(target, random, hello), 5000)
     await sendSpoofed(sender, outside.namespace, target.port, 5000, some)
