@@ -7,8 +7,11 @@ import type { ChainView } from '../chain/view.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Candidates } from './chain-logs.ts'
 import { type Enforcement, isChainAway } from './enforcement.ts'
-import type { Roster } from './roster.ts'
+import type { Roster, ServedDevice } from './roster.ts'
 import type { Sessions } from './sessions.ts'
+
+/** Devices read at once: their calls travel together. */
+const WIDTH = 32
 
 export interface HeadWatchOptions {
   readonly chain: ChainView
@@ -65,11 +68,12 @@ export class HeadWatch {
     const busy = [...roster.devices.values()].filter((d) => d.clients.size > 0 || d.isMember(d.memberId))
     const members = busy.reduce((sum, d) => sum + d.clients.size, 0)
     const named = members <= readAllBelow ? undefined : await candidates?.(head)
-    for (const device of busy) {
+    const look = async (device: ServedDevice): Promise<void> => {
       const clients = named === undefined ? 'all' : named.get(device.address)
-      if (clients === undefined) continue
+      if (clients === undefined) return
       sessions.hurry(await (clients === 'all' ? enforcement.refresh(device) : enforcement.refreshSome(device, clients)))
     }
+    for (let at = 0; at < busy.length; at += WIDTH) await Promise.all(busy.slice(at, at + WIDTH).map(look))
   }
 
   #schedule(): void {

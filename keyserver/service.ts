@@ -13,6 +13,7 @@ import type { Logger } from '../runtime/log.ts'
 import type { Metrics } from '../runtime/metrics.ts'
 import type { Store } from '../store/store.ts'
 import { Router } from '../transport/coap/router.ts'
+import { wellKnownCore } from '../transport/coap/well-known-core.ts'
 import { Archive } from './archive.ts'
 import { Certificates } from './certificates.ts'
 import { ClientLogin } from './client-login.ts'
@@ -80,7 +81,7 @@ const PRUNE_MS = 3_600_000
 
 export class KeyServer {
   /** everything, over DTLS */
-  readonly secure = new Router({ errorCodes: REFUSALS })
+  readonly secure = new Router({ errorCodes: REFUSALS, wellKnownCore: false })
   /** what anybody may read */
   readonly plain = new Router({ errorCodes: REFUSALS })
   readonly roster: Roster
@@ -319,7 +320,7 @@ export class KeyServer {
       ...groupResources({ suite, roster, joins, certificates, credentials, replies }),
       nodeResource({ roster, entitlements, senderIds, logins, certificates, sessions, clock, log }),
     ]
-    for (const resource of [...everywhere, ...overDtls]) this.secure.add(served(resource))
+    for (const resource of [...everywhere, ...overDtls, wellKnownCore(this.secure)]) this.secure.add(served(resource))
     for (const resource of [...everywhere, credsResource({ roster, certificates, credentials })]) {
       this.plain.add(served(resource))
     }

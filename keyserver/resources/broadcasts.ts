@@ -11,6 +11,8 @@ import { groupOf } from './common.ts'
 
 /** Caches may keep an archived broadcast for so long: it never changes. */
 const ARCHIVE_MAX_AGE = 30 * 86_400
+/** Groups in `/.well-known/core`: beyond, one has to know the group's name (anybody can compute it). */
+const LISTED = 256
 
 export function broadcasts(roster: Roster, storage: Storage, clock: Clock): Resource[] {
   return [
@@ -30,7 +32,7 @@ export function broadcasts(roster: Roster, storage: Storage, clock: Clock): Reso
         }
       },
       links: () =>
-        [...roster.groups.values()].map((group) => ({
+        [...roster.groups.values()].slice(0, LISTED).map((group) => ({
           href: `/bc/${group.name}`,
           attributes: { rt: 'iotchain.bc', ct: ContentFormat.coseSign1, obs: true },
         })),

@@ -11,7 +11,7 @@ import { toHex } from '../../protocol/bytes.ts'
 import { clientMemberId } from '../../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../../protocol/groups/personal-key.ts'
 import { type Address, addressBytes } from '../../protocol/messages/address.ts'
-import { nodeName } from '../../protocol/messages/node.ts'
+import { decodeSenderId, nodeName } from '../../protocol/messages/node.ts'
 import type { Store } from '../../store/store.ts'
 import { FakeChain } from './fake-chain.ts'
 import { call, createWorld, TestClient, TestDevice } from './harness.ts'
@@ -99,7 +99,14 @@ async function joinDevice(): Promise<void> {
   const { response } = await device.join()
   const { epoch, leaf } = decodePersonalKey(response.personalKey)
   tell('joined', toHex(world.server.roster.device(device.address).memberId), epoch, leaf)
-  tell('sid', toHex(response.senderId as Uint8Array), response.num)
+  const id = world.server.roster.device(device.address).memberId
+  const reply = await call(
+    world.server.secure,
+    device.peer,
+    'PUT',
+    `/ace-group/${device.name(0)}/nodes/${nodeName(id)}`,
+  )
+  if (reply.text === '2.04') tell('sid', toHex(decodeSenderId(reply.payload as Uint8Array)))
 }
 
 async function visit(number: number): Promise<void> {

@@ -34,6 +34,7 @@ class Ledger {
   readonly #leaves = new Map<string, string>()
   /** who was told that he is in, and has not asked to leave since */
   readonly #members = new Set<string>()
+  readonly #sids = new Set<string>()
   #held = new Set<string>()
   #loading = true
 
@@ -71,6 +72,8 @@ class Ledger {
         this.#members.delete(a)
         break
       case 'sid':
+        if (this.#sids.has(a)) this.report.violations.push(`a Sender ID issued twice: ${a}`)
+        this.#sids.add(a)
         break
       default:
         this.report.violations.push(`unexpected output: ${line.slice(0, 200)}`)

@@ -268,6 +268,7 @@ describe('what else is asked of a group', () => {
     for (const [method, path] of [
       ['GET', `/ace-group/${device.name(0)}/kdc-cred`],
       ['GET', `/bc/${device.name(0)}`],
+      ['GET', '/.well-known/core'],
       ['POST', '/authz-info'],
       ['GET', node(device)],
     ] as const) {
