@@ -23,7 +23,7 @@ export interface DebianTarget {
 export class Unavailable extends Error {}
 
 /** The address of the Debian mirror in this host's apt configuration. */
-async function mirror(): Promise<string> {
+export async function debianMirror(): Promise<string> {
   const files = ['/etc/apt/sources.list']
   try {
     files.push(...(await readdir('/etc/apt/sources.list.d')).map((f) => join('/etc/apt/sources.list.d', f)))
@@ -67,7 +67,7 @@ export class DebianSuite {
     const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg'
     await writeFile(
       join(this.#home, 'etc/apt/sources.list'),
-      `deb [arch=${arch} signed-by=${keyring}] ${await mirror()} ${suite} main\n`,
+      `deb [arch=${arch} signed-by=${keyring}] ${await debianMirror()} ${suite} main\n`,
     )
     try {
       await run('apt-get', [...this.#options(), '-qq', 'update'], BUFFER)
