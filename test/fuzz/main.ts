@@ -1,4 +1,4 @@
-/** `npm run test:fuzz -- --seconds 60 [--target NAME] [--seed N]`: each parser for so long; findings join the corpus. */
+/** `npm run test:fuzz -- --seconds 60 [--target NAME] [--shard I/N] [--seed N]`: each parser for so long; findings join the corpus. */
 import { parseArgs } from 'node:util'
 import { fuzz, loadCorpus, saveInput } from './engine.ts'
 import { TARGETS } from './targets.ts'
@@ -8,13 +8,18 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '60' },
     target: { type: 'string' },
+    shard: { type: 'string', default: '1/1' },
     seed: { type: 'string', default: String(Math.floor(Date.now() / 1000)) },
     'write-seeds': { type: 'boolean', default: false },
   },
 })
 const seconds = Number(values.seconds)
 const seed = Number(values.seed)
-const targets = values.target === undefined ? TARGETS : TARGETS.filter((t) => t.name === values.target)
+const [shard, shards] = values.shard.split('/').map(Number) as [number, number]
+const targets =
+  values.target === undefined
+    ? TARGETS.filter((_, i) => i % shards === shard - 1)
+    : TARGETS.filter((t) => t.name === values.target)
 if (!(seconds > 0) || !Number.isSafeInteger(seed) || targets.length === 0) {
   console.error(`--seconds and --seed take numbers, --target one of: ${TARGETS.map((t) => t.name).join(', ')}`)
   process.exit(2)
