@@ -17,7 +17,11 @@ describe('octet strings', () => {
   })
 
   test('text and back, and nothing that is not UTF-8', () => {
-    fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => expect(fromUtf8(utf8(text))).toBe(text)))
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
+        expect(fromUtf8(utf8(text))).toBe(text)
+      }),
+    )
     expect(codeOf(() => fromUtf8(Uint8Array.of(0xff)))).toBe('message/bad-utf8')
     expect(codeOf(() => fromUtf8(Uint8Array.of(0xc0, 0x80)))).toBe('message/bad-utf8')
   })
