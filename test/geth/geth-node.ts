@@ -1,7 +1,7 @@
 /** A real geth of one's own, in a folder of its own, on ports of its own choice; and the genesis of a network of them. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { createHmac } from 'node:crypto'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { createWriteStream, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { JsonRpc } from '../../chain/rpc.ts'
@@ -98,7 +98,7 @@ export async function startGeth(o: GethOptions): Promise<GethNode> {
   }
   process.once('exit', onExit)
   const gone = new Promise<void>((resolve) => child.once('close', () => resolve()))
-  const said = await listening(child)
+  const said = await listening(child, join(o.folder, `${o.name}.log`))
   const url = `http://127.0.0.1:${said.http}`
   const engineRpc = engineClient(`http://127.0.0.1:${said.engine}`)
   return {
@@ -127,12 +127,14 @@ interface Said {
   readonly enode: string
 }
 
-function listening(child: ChildProcess): Promise<Said> {
+function listening(child: ChildProcess, logFile: string): Promise<Said> {
+  const log = createWriteStream(logFile, { flags: 'a' })
   return new Promise((resolve, reject) => {
     let text = ''
     const timer = setTimeout(() => reject(new Error(`geth did not come up:\n${text.slice(-2000)}`)), 60_000)
     child.once('close', () => reject(new Error(`geth ended:\n${text.slice(-2000)}`)))
     child.stderr?.on('data', (chunk) => {
+      log.write(chunk)
       if (text.length > 1_000_000) return
       text += chunk
       const servers = [...text.matchAll(/HTTP server started\s+endpoint=\S+?:(\d+)\s+auth=(\w+)/g)]
