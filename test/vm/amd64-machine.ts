@@ -22,7 +22,9 @@ export const AMD64_MODULES = [
 ]
 
 /** A host without KVM that has other work takes its time. */
-export const BOOT_LIMIT_MS = 180_000
+export const BOOT_LIMIT_MS = 300_000
+/** Likewise for Node, the device and what it needs from the network. */
+export const READY_LIMIT_MS = 300_000
 
 export interface Parts {
   readonly kernel: SimulatedKernel

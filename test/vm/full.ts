@@ -11,7 +11,7 @@ import { startChain } from '../../demo/chain.ts'
 import { ProcessTree } from '../../demo/processes.ts'
 import type { Reader } from '../../demo/reader.ts'
 import { READERS, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
-import { amd64Parts, bootAmd64, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
+import { amd64Parts, bootAmd64, READY_LIMIT_MS, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
 import { member, numberOf, readingOf } from './member.ts'
 import { powerCuts } from './power-cuts.ts'
 import { eventually, Report } from './report.ts'
@@ -69,7 +69,10 @@ async function suite(tree: ProcessTree, work: string): Promise<void> {
     report.say(`machine up; GPIO chips: ${(await plugGpio(shell)).replaceAll('\n', ' ')}`)
     const bus = await plugSensors(shell)
     await shell.run(START_DEVICE)
-    await eventually(60_000, () => shell.run(`grep '"msg":"ready"' /tmp/device.log`))
+    await eventually(READY_LIMIT_MS, () => shell.run(`grep '"msg":"ready"' /tmp/device.log`)).catch(async (error) => {
+      report.say(`the device's log:\n${await shell.run('cat /tmp/device.log')}`)
+      throw error
+    })
     report.say('the device serves')
     await sensors(reader, shell, bus)
     await machine.kill()
@@ -85,7 +88,7 @@ async function sensors(
   shell: { run(script: string, limitMs?: number): Promise<string> },
   bus: number,
 ): Promise<void> {
-  await eventually(30_000, () => reader.join())
+  await eventually(READY_LIMIT_MS, () => reader.join())
   await reader.listen()
   const value = (name: string): Promise<number> => numberOf(reader, name)
   const becomes = (name: string, wanted: (reading: Reading) => boolean): Promise<Reading> =>

@@ -25,7 +25,7 @@ export function readingOf(
   name: string,
   wanted: (reading: Reading) => boolean = () => true,
 ): Promise<Reading> {
-  return eventually(60_000, async () => {
+  return eventually(180_000, async () => {
     const reading = await reader.library.read({ ...(await reader.atDevice()), path: ['s', name] })
     if (wanted(reading)) return reading
     throw new Error(`/s/${name} is ${JSON.stringify(reading.records.map((r) => [r.name, r.value]))}`)

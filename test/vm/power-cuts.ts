@@ -9,7 +9,7 @@ import type { Reader } from '../../demo/reader.ts'
 import type { Stage } from '../../demo/stage.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { parseHeader } from '../../protocol/objects/parse.ts'
-import { bootAmd64, type Parts, START_DEVICE } from './amd64-machine.ts'
+import { bootAmd64, type Parts, READY_LIMIT_MS, START_DEVICE } from './amd64-machine.ts'
 import { eventually, type Report } from './report.ts'
 import { plugGpio, plugSensors } from './simulated-hardware.ts'
 
@@ -57,7 +57,7 @@ export async function powerCuts(options: PowerCutOptions): Promise<void> {
       await plugSensors(shell)
       await shell.run(START_DEVICE)
       const before = seen.size
-      await eventually(60_000, async () => {
+      await eventually(READY_LIMIT_MS, async () => {
         await take('air', 'device')
         if (seen.size === before) throw new Error('no new object yet')
       })
