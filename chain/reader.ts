@@ -36,6 +36,8 @@ export interface ChainReaderOptions {
   readonly proofs?: boolean
   /** What the chain has to look like; checked before the first head and after every failure. */
   readonly descriptor?: ChainDescriptor | undefined
+  /** What else has to hold of the node, checked at the same moments (instead of `descriptor`). */
+  readonly verify?: (rpc: Rpc) => Promise<void>
 }
 
 /** Tokens in one call: within the 50 M gas that a geth call has by default, with room to spare. */

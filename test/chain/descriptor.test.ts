@@ -117,6 +117,19 @@ describe('a node is held against it', () => {
     await expect(r.head()).rejects.toMatchObject({ code: 'chain/impostor' })
   })
 
+  test('a check of one\u2019s own is run at the same moments', async () => {
+    let calls = 0
+    const r = reader({
+      descriptor: undefined,
+      verify: async () => {
+        calls++
+      },
+    })
+    await r.head()
+    await r.head()
+    expect(calls).toBe(1)
+  })
+
   test('settings of another chain are refused at once', () => {
     expect(() => reader({ chainId: 8 })).toThrow(expect.objectContaining({ code: 'chain/bad-descriptor' }))
   })
