@@ -1,51 +1,13 @@
-/** A real geth of one's own, in a folder of its own, on ports of its own choice; and the genesis of a network of them. */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+/** A real geth of one's own, in a folder of its own, on ports of its own choice. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { createHmac } from 'node:crypto'
 import { createWriteStream, existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { JsonRpc } from '../../chain/rpc.ts'
-import { accountFromKey } from '../../chain/wallet.ts'
-import { ANVIL_KEYS } from '../../tools/anvil.ts'
 
-export const GETH_VERSION = '1.17.8'
-const CACHE = process.env['IOTCHAIN_PEERS'] || join(homedir(), '.cache', 'iotchain-peers')
-
-/** geth 1.17.8: `GETH`, the cache of foreign programs, or PATH. Otherwise the reason why there is none. */
-export function findGeth(): { path: string } | { skipped: string } {
-  const candidates = [process.env['GETH'], join(CACHE, `geth-${GETH_VERSION}`, 'geth'), 'geth']
-  for (const path of candidates) {
-    if (path === undefined || path === '') continue
-    const { status, stdout } = spawnSync(path, ['version'], { encoding: 'utf8' })
-    if (status !== 0) continue
-    const version = /^Version: (\S+?)(-|$)/m.exec(stdout)?.[1]
-    if (version === GETH_VERSION) return { path }
-  }
-  return {
-    skipped: `geth ${GETH_VERSION} is neither in GETH nor in ${CACHE} nor on PATH (node tools/geth.mjs builds it)`,
-  }
-}
+export { findGeth, writeGenesis } from '../../tools/geth-dev.ts'
 
 export const JWT_SECRET = '77'.repeat(32)
-
-/** A genesis at the newest fork that is in force everywhere (Osaka), with the development accounts funded. */
-export function writeGenesis(geth: string, folder: string, chainId: number): string {
-  // the system contracts that each fork needs are those of geth's own development genesis
-  const genesis = JSON.parse(
-    execFileSync(geth, ['--dev', 'dumpgenesis'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }),
-  )
-  delete genesis.config.bogotaTime
-  genesis.config.chainId = chainId
-  genesis.config.blobSchedule.osaka = genesis.config.blobSchedule.prague
-  genesis.gasLimit = '0x2255100'
-  genesis.timestamp = `0x${(Math.floor(Date.now() / 1000) - 600).toString(16)}`
-  for (const key of ANVIL_KEYS) {
-    genesis.alloc[accountFromKey(key).address.slice(2)] = { balance: '0x21e19e0c9bab2400000' }
-  }
-  const file = join(folder, 'genesis.json')
-  writeFileSync(file, JSON.stringify(genesis))
-  return file
-}
 
 export interface GethNode {
   readonly name: string
