@@ -124,7 +124,7 @@ class DevicePlayer {
     const keyServer = await dial(`coap://127.0.0.1:${daemon.running?.endpoints.coap.address.port}`)
     let session: number | undefined
     // The running broadcast may be from before its join: then the next one is waited for.
-    for (let i = 0; session === undefined && i < 100; i++) {
+    for (let i = 0; session === undefined && i < 300; i++) {
       if (i > 0) await new Promise((resolve) => setTimeout(resolve, 100))
       member.receive((await keyServer.get(`/bc/${gname(this.gid as never)}`)).payload)
       session = member.current(Math.floor(Date.now() / 1000))?.session
