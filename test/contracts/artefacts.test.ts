@@ -11,7 +11,7 @@ describe('what TypeScript has of the contracts', () => {
   test('is what the sources compile to', () => {
     // exit code 1 and a sentence if not
     execFileSync(process.execPath, [join(ROOT, 'tools/contracts.mjs'), '--check'], { stdio: 'pipe' })
-  }, 60_000)
+  }, 180_000)
 
   test('has no immutables: creation code of one release ends in one runtime code', () => {
     const names = Object.keys(codes).filter((name) => name.endsWith('Code'))
