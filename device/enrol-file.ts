@@ -3,7 +3,7 @@
  * because the code in it is a secret until it is used.
  */
 import { rmSync } from 'node:fs'
-import { z } from 'zod'
+import * as z from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 import { loadConfig } from '../runtime/config.ts'
 

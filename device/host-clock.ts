@@ -1,5 +1,4 @@
 /** Whether this host's clock can be believed: a Raspberry Pi starts with the time of its last shutdown, or 1970. */
-import { execFile } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -46,7 +45,8 @@ function wasSetFromChip(rtc: string): boolean {
 }
 
 /** The kernel's synchronized flag, also when chrony or ntpd set the clock. */
-function timedatectl(): Promise<boolean> {
+async function timedatectl(): Promise<boolean> {
+  const { execFile } = await import('node:child_process')
   return new Promise((resolve) => {
     execFile('timedatectl', ['show', '-p', 'NTPSynchronized', '--value'], { timeout: 5000 }, (error, stdout) => {
       resolve(error === null && stdout.trim() === 'yes')

@@ -1,5 +1,5 @@
 /** The settings of a resource: what all have in common, and what each driver adds. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { durationMs } from '../runtime/duration.ts'
 
 const segment = /^\/[sa](\/[A-Za-z0-9._~-]{1,64}){1,4}$/

@@ -3,7 +3,7 @@
  * IDs and sessions. One line of JSON and its SHA-256; replaced whole, durably.
  */
 import { createHash } from 'node:crypto'
-import { z } from 'zod'
+import * as z from 'zod'
 import { fromHex, toHex } from '../protocol/bytes.ts'
 import { IotchainError } from '../protocol/errors.ts'
 import { readFileIfExists, writeFileAtomic } from '../runtime/atomic-file.ts'

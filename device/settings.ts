@@ -1,5 +1,5 @@
 /** The configuration of the device daemon: the only source of defaults, checks and documentation. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { commonSections } from '../runtime/daemon.ts'
 import { durationMs } from '../runtime/duration.ts'
 import { resourceSettings } from './resource-settings.ts'

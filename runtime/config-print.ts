@@ -4,7 +4,7 @@
  * transform is below).
  */
 import { stringify } from 'yaml'
-import { z } from 'zod'
+import * as z from 'zod'
 
 export interface JsonSchema {
   readonly type?: string

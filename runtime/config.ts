@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { isScalar, LineCounter, type Node, parseDocument, visit } from 'yaml'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 
 /**

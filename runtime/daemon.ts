@@ -2,12 +2,11 @@
  * What every daemon's command line shares: `run --config FILE`, `check --config FILE`, `--print-config`; signals,
  * reload, systemd, watchdog, metrics, and errors as one sentence.
  */
-import { Command } from 'commander'
-import { z } from 'zod'
+import type { Command } from 'commander'
+import * as z from 'zod'
 import type { Clock } from '../protocol/clock.ts'
 import { systemClock } from './clock.ts'
 import { loadConfig, resolvePath } from './config.ts'
-import { printConfig } from './config-print.ts'
 import { createLogger, type Logger, type LogLevel } from './log.ts'
 import { createMetrics, type Metrics, parseLoopback, serveMetrics } from './metrics.ts'
 import { createNotifier } from './sd-notify.ts'
@@ -86,15 +85,28 @@ export async function runDaemon<S extends z.ZodType>(
   spec: DaemonSpec<S>,
   argv: readonly string[] = process.argv,
 ): Promise<void> {
+  // The usual start of a service: what only people need is not even loaded.
+  if (argv.length === 5 && argv[2] === 'run' && argv[3] === '--config') {
+    await runCommand(spec.name, () => runForeground(spec, argv[4] as string))
+    return
+  }
+  const program = await commandLine(spec)
+  await runCommand(spec.name, async () => {
+    await program.parseAsync([...argv])
+  })
+}
+
+async function commandLine<S extends z.ZodType>(spec: DaemonSpec<S>): Promise<Command> {
+  const { Command } = await import('commander')
   const program = new Command(spec.name)
     .description(spec.description)
     .version(spec.version)
     .option('--print-config', 'print a commented configuration with every default')
     .showHelpAfterError('(--help lists the commands)')
-    .action((options: { printConfig?: boolean }) => {
-      if (options.printConfig === true)
-        process.stdout.write(printConfig(spec.schema, `${spec.name}: ${spec.description}`))
-      else program.help({ error: true })
+    .action(async (options: { printConfig?: boolean }) => {
+      if (options.printConfig !== true) program.help({ error: true })
+      const { printConfig } = await import('./config-print.ts')
+      process.stdout.write(printConfig(spec.schema, `${spec.name}: ${spec.description}`))
     })
   program
     .command('run')
@@ -107,9 +119,7 @@ export async function runDaemon<S extends z.ZodType>(
     .requiredOption('--config <file>', 'configuration file (YAML)')
     .action(({ config }: { config: string }) => check(spec, config))
   spec.commands?.(program)
-  await runCommand(spec.name, async () => {
-    await program.parseAsync([...argv])
-  })
+  return program
 }
 
 async function check<S extends z.ZodType>(spec: DaemonSpec<S>, file: string): Promise<void> {

@@ -2,7 +2,6 @@
  * Counters and gauges for Prometheus. Values live in plain maps; prom-client is loaded at the first scrape, so that a
  * daemon that nobody scrapes does not carry it.
  */
-import { createServer, type Server } from 'node:http'
 import { IotchainError } from '../protocol/errors.ts'
 
 export type Labels = Readonly<Record<string, string>>
@@ -58,7 +57,9 @@ export function createMetrics(): Metrics {
       return { set: (value, labels = {}) => update(entry.values, labels, () => value) }
     },
     async render() {
-      const prom = await import('prom-client')
+      const loaded = await import('prom-client')
+      // In a bundle a CommonJS package has its exports under default alone.
+      const prom = loaded.Registry === undefined ? (loaded as unknown as { default: typeof loaded }).default : loaded
       const registry = new prom.Registry()
       prom.collectDefaultMetrics({ register: registry })
       for (const { type, name, help, values, read } of series.values()) {
@@ -100,7 +101,8 @@ export async function serveMetrics(
   listen: string,
 ): Promise<{ port: number; close(): Promise<void> }> {
   const { host, port } = parseLoopback(listen)
-  const server: Server = createServer((request, response) => {
+  const { createServer } = await import('node:http')
+  const server = createServer((request, response) => {
     if (request.method !== 'GET' || request.url !== '/metrics') {
       response.writeHead(404).end()
       return

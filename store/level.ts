@@ -20,7 +20,9 @@ export interface LevelOptions {
  * @throws `store/locked` when another process has it open, `store/full`, `store/corrupt`, `store/failed`
  */
 export async function openLevelStore(directory: string, options: LevelOptions = {}): Promise<Store> {
-  const { ClassicLevel: Level } = await import('classic-level')
+  const loaded = await import('classic-level')
+  // In a bundle a CommonJS package has its exports under default alone.
+  const Level = loaded.ClassicLevel ?? (loaded as unknown as { default: typeof loaded }).default.ClassicLevel
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (cause) {

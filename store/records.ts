@@ -2,7 +2,8 @@
  * Records of the local store. cbor-x keeps plain objects, Maps, Uint8Arrays and bigints as they are and is fast; it is
  * too lax for anything that crosses the network, where `protocol/cbor.ts` rules.
  */
-import { Encoder } from 'cbor-x'
+// Without streams and without the native extractor, which is not installed anyway.
+import { Encoder } from 'cbor-x/encode'
 import { IotchainError } from '../protocol/errors.ts'
 
 const encoder = new Encoder({ tagUint8Array: true })

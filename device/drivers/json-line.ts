@@ -1,5 +1,5 @@
 /** One line of JSON from a program or a file, as measurements: the way in for everything that has no driver. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { Measurement } from './driver.ts'
 

@@ -13,7 +13,9 @@ let library: Promise<X509Library> | undefined
 export function loadX509(): Promise<X509Library> {
   library ??= (async () => {
     await import('reflect-metadata')
-    const x509 = await import('@peculiar/x509')
+    const loaded = await import('@peculiar/x509')
+    // In a bundle the CommonJS build has its exports under default alone.
+    const x509 = loaded.cryptoProvider === undefined ? (loaded as unknown as { default: X509Library }).default : loaded
     x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0])
     return x509
   })()

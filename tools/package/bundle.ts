@@ -3,7 +3,7 @@
  * stay outside and are shipped beside the bundle.
  */
 import { join } from 'node:path'
-import { build } from 'esbuild'
+import { build, type Plugin } from 'esbuild'
 
 /** npm packages that cannot be bundled, because they find native parts beside themselves. */
 export const NATIVE_PACKAGES = ['classic-level', 'onoff', 'epoll', 'unix-dgram']
@@ -11,6 +11,19 @@ export const NATIVE_PACKAGES = ['classic-level', 'onoff', 'epoll', 'unix-dgram']
 /** esbuild's ESM output has no `require`; the CommonJS packages inside the bundle want one. */
 const BANNER =
   "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
+
+/**
+ * Of LevelDB only the part that finds its native addon stays outside: the JavaScript of abstract-level, loaded as
+ * twenty files of CommonJS, would cost a device 5 MB.
+ */
+const levelInside: Plugin = {
+  name: 'level-inside',
+  setup(b) {
+    b.onResolve({ filter: /^\.\/binding$/ }, ({ importer }) =>
+      importer.includes('/classic-level/') ? { path: 'classic-level/binding.js', external: true } : undefined,
+    )
+  },
+}
 
 export interface BundleOptions {
   /** the checkout */
@@ -34,8 +47,9 @@ export async function bundle({ root, commands, out }: BundleOptions): Promise<vo
     platform: 'node',
     target: 'node20',
     conditions: ['iotchain-source'],
-    external: [...NATIVE_PACKAGES, '*.node'],
+    external: [...NATIVE_PACKAGES.filter((name) => name !== 'classic-level'), '*.node'],
     banner: { js: BANNER },
+    plugins: [levelInside],
     legalComments: 'none',
     minifySyntax: true,
     minifyWhitespace: true,
