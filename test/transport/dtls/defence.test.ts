@@ -86,7 +86,7 @@ describe('hellos without a cookie', () => {
       },
     })
     open.push(relay)
-    await dial(relay.port).opened
+    await dial(relay.port, { retransmitInitial: 5000 }).opened
     expect(hellos).toHaveLength(2)
     const stolen = hellos[1]!
     const socket = await rawSocket()

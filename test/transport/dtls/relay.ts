@@ -4,6 +4,8 @@ import { createSocket, type Socket } from 'node:dgram'
 export interface RelayOptions {
   readonly port: number
   readonly seed: number
+  /** Losses of one client, both ways, before its line gets better: retransmission timers double, and a test must end. */
+  readonly mostLosses?: number
   /** Probabilities for each datagram, each way. */
   readonly loss?: number
   readonly reorder?: number
@@ -52,8 +54,20 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
   const backs = new Map<number, Socket>()
   const passed = { up: 0, down: 0 }
 
-  const treat = (datagram: Buffer, direction: 'up' | 'down', send: (datagram: Buffer) => void): void => {
-    if (options.filter?.(datagram, direction) === false || random() < (options.loss ?? 0)) return
+  const losses = new Map<number, number>()
+
+  const treat = (
+    client: number,
+    datagram: Buffer,
+    direction: 'up' | 'down',
+    send: (datagram: Buffer) => void,
+  ): void => {
+    if (options.filter?.(datagram, direction) === false) return
+    const lost = losses.get(client) ?? 0
+    if (random() < (options.loss ?? 0) && lost < (options.mostLosses ?? Number.POSITIVE_INFINITY)) {
+      losses.set(client, lost + 1)
+      return
+    }
     const changed = random() < (options.mutate ?? 0) ? mutate(datagram, random) : datagram
     passed[direction]++
     if (random() < (options.duplicate ?? 0)) send(changed)
@@ -67,7 +81,7 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
       back = createSocket('udp4')
       back.on('error', () => undefined)
       back.on('message', (datagram) =>
-        treat(datagram, 'down', (out) => {
+        treat(clientPort, datagram, 'down', (out) => {
           if (open) front.send(out, clientPort, '127.0.0.1')
         }),
       )
@@ -79,7 +93,7 @@ export async function startRelay(options: RelayOptions): Promise<Relay> {
   let open = true
   front.on('message', (datagram, from) => {
     const back = backOf(from.port)
-    treat(datagram, 'up', (out) => {
+    treat(from.port, datagram, 'up', (out) => {
       if (open && backs.get(from.port) === back) back.send(out, options.port, '127.0.0.1')
     })
   })
