@@ -143,6 +143,7 @@ const SPOOFED = 20_000
 /** Reads, observes and fetches with unmodified programs, each as a host of its own; undefined when all of it worked. */
 async function unmodified(outside: Outside, target: Target, large: Target): Promise<string | undefined> {
   const { port, readPath } = target
+  outside.aiocoapSaid = ''
   const [read, aioRead, heard, aioHeard, fetched, aioFetched] = await Promise.all([
     outside.coapClientGet(port, readPath, addressOf(hostOf(3, 1))),
     outside.aiocoapGet(port, readPath),
@@ -158,6 +159,7 @@ async function unmodified(outside: Outside, target: Target, large: Target): Prom
     aioHeard >= 2 ? '' : `aiocoap heard ${aioHeard} notifications`,
     fetched === 10_240 ? '' : `coap-client fetched ${fetched} of 10 240 octets`,
     aioFetched === 10_240 ? '' : `aiocoap fetched ${aioFetched} of 10 240 octets`,
+    outside.aiocoapSaid === '' ? '' : `aiocoap says ${outside.aiocoapSaid}`,
   ].filter((each) => each !== '')
   return wrong.length === 0 ? undefined : wrong.join('; ')
 }

@@ -18,6 +18,8 @@ import type { System, Target } from './system.ts'
 
 export class Outside {
   readonly namespace: string
+  /** What aiocoap said last when it did not get what it wanted: a code, or its own error. */
+  aiocoapSaid = ''
 
   constructor(namespace: string) {
     this.namespace = namespace
@@ -110,7 +112,10 @@ export class Outside {
     program.write(commandLine(op, 1, command))
     const line = await program.line(15_000)
     await program.stop()
-    return JSON.parse(line ?? '{}') as Outcome & ObserveOutcome
+    const outcome = JSON.parse(line ?? '{"error":"nothing in 15 s"}') as Outcome & ObserveOutcome
+    const refused = outcome.error ?? outcome.code ?? outcome.notifications?.find((each) => each.code !== '2.05')?.code
+    if (refused !== undefined && refused !== '2.05') this.aiocoapSaid = refused
+    return outcome
   }
 
   async aiocoapGet(port: number, path: string): Promise<number> {
