@@ -1,5 +1,5 @@
 /** What the device's tests share: folders, clocks that are set by hand, and a sysfs made of plain files. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { onTestFinished } from 'vitest'
@@ -9,6 +9,17 @@ import { silentLogger } from '../../runtime/log.ts'
 
 export function temporaryFolder(): string {
   const path = mkdtempSync(join(tmpdir(), 'iotchain-device-'))
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+/**
+ * A folder in memory where the host has one: thousands of syncs cost nothing there. A killed process loses no more
+ * than on a disk, because the kernel keeps what was written.
+ */
+export function memoryFolder(): string {
+  const root = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
+  const path = mkdtempSync(join(root, 'iotchain-device-'))
   onTestFinished(() => rmSync(path, { recursive: true, force: true }))
   return path
 }

@@ -10,7 +10,7 @@ import { openLevelStore } from '../../store/level.ts'
 import { openMemoryStore } from '../../store/memory.ts'
 import type { Store } from '../../store/store.ts'
 import { bundleProgram } from '../child-program.ts'
-import { temporaryFolder } from './fixtures.ts'
+import { memoryFolder } from './fixtures.ts'
 
 function object(seq: number, iat = 1000, path = '/s/x'): SealedObject {
   const signed = new Uint8Array(180).fill(seq & 255)
@@ -146,7 +146,7 @@ describe('sealed objects', () => {
 
   test('the power is cut at any moment, six times: the store opens, whole objects only, none before the last commit missing', async () => {
     const program = await bundleProgram('test/device/sealed-store-child.ts')
-    const folder = join(temporaryFolder(), 'db')
+    const folder = join(memoryFolder(), 'db')
     let highest = 0
     for (let cut = 0; cut < 6; cut++) {
       const child = spawn(process.execPath, [program, folder, String(highest + 1)], {
@@ -171,5 +171,5 @@ describe('sealed objects', () => {
       await store.close()
     }
     expect(highest).toBeGreaterThan(20)
-  })
+  }, 90_000)
 })

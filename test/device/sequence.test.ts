@@ -5,11 +5,13 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Sequence } from '../../device/sequence.ts'
 import { bundleProgram } from '../child-program.ts'
-import { temporaryFolder } from './fixtures.ts'
+import { memoryFolder } from './fixtures.ts'
 
 const GROUP = '0011223344556677'
 const SID = Uint8Array.of(1, 2)
 const START = 1_760_000_000_000
+/** A longer run: IOTCHAIN_KILLS=200 npx vitest run test/device/sequence.test.ts */
+const KILLS = Number(process.env['IOTCHAIN_KILLS'] ?? 20)
 
 function take(sequence: Sequence, nowMs: number): number | undefined {
   const step = sequence.next(nowMs)
@@ -18,7 +20,7 @@ function take(sequence: Sequence, nowMs: number): number | undefined {
 
 describe('sequence numbers', () => {
   test('nothing is sealed in the second of the start; then numbers begin at the clock’s floor', () => {
-    const sequence = Sequence.open(join(temporaryFolder(), 'sequence'), 'm')
+    const sequence = Sequence.open(join(memoryFolder(), 'sequence'), 'm')
     expect(take(sequence, START)).toBeUndefined()
     expect(take(sequence, START + 999)).toBeUndefined()
     expect(take(sequence, START + 1000)).toBe((1_760_000_001 - 1_704_067_200) * 256)
@@ -26,7 +28,7 @@ describe('sequence numbers', () => {
   })
 
   test('256 in one second, the next waits for the clock', () => {
-    const sequence = Sequence.open(join(temporaryFolder(), 'sequence'), 'm')
+    const sequence = Sequence.open(join(memoryFolder(), 'sequence'), 'm')
     take(sequence, START)
     for (let i = 0; i < 256; i++) expect(take(sequence, START + 1000)).toBeDefined()
     expect(take(sequence, START + 1999)).toBeUndefined()
@@ -34,7 +36,7 @@ describe('sequence numbers', () => {
   })
 
   test('a number is reserved on disk before it is given out', () => {
-    const path = join(temporaryFolder(), 'sequence')
+    const path = join(memoryFolder(), 'sequence')
     const sequence = Sequence.open(path, 'm')
     take(sequence, START)
     const seq = take(sequence, START + 1000) as number
@@ -43,7 +45,7 @@ describe('sequence numbers', () => {
   })
 
   test('when the disk takes nothing, no number is given out', () => {
-    const folder = temporaryFolder()
+    const folder = memoryFolder()
     const sequence = Sequence.open(join(folder, 'gone', 'sequence'), 'm')
     take(sequence, START)
     expect(() => take(sequence, START + 1000)).toThrow(expect.objectContaining({ code: 'runtime/cannot-write' }))
@@ -51,7 +53,7 @@ describe('sequence numbers', () => {
   })
 
   test('Sender IDs and sessions survive; sessions never go back', () => {
-    const path = join(temporaryFolder(), 'sequence')
+    const path = join(memoryFolder(), 'sequence')
     const sequence = Sequence.open(path, 'm')
     expect(() => sequence.enterSession(GROUP, 3)).toThrow(expect.objectContaining({ code: 'device/no-sender-id' }))
     sequence.setSid(GROUP, SID)
@@ -63,7 +65,7 @@ describe('sequence numbers', () => {
   })
 
   test('missing, truncated, changed or foreign state voids the Sender IDs', () => {
-    const path = join(temporaryFolder(), 'sequence')
+    const path = join(memoryFolder(), 'sequence')
     const sequence = Sequence.open(path, 'm')
     sequence.setSid(GROUP, SID)
     const good = readFileSync(path)
@@ -99,7 +101,7 @@ describe('sequence numbers', () => {
   test('no (sid, seq) twice, whatever old copy of the state is restored and however soon', () => {
     fc.assert(
       fc.property(fc.array(run, { minLength: 1, maxLength: 8 }), (runs) => {
-        const folder = temporaryFolder()
+        const folder = memoryFolder()
         const path = join(folder, 'sequence')
         Sequence.open(path, 'm').setSid(GROUP, SID)
         const copies: string[] = []
@@ -118,7 +120,7 @@ describe('sequence numbers', () => {
             for (let i = 0; i < count; i++) {
               const seq = take(sequence, nowMs)
               if (seq === undefined) break
-              expect(used.has(seq)).toBe(false)
+              if (used.has(seq)) throw new Error(`sequence number ${seq} was used twice`)
               used.add(seq)
             }
           }
@@ -128,37 +130,43 @@ describe('sequence numbers', () => {
     )
   })
 
-  test('SIGKILL at any moment, 20 times: no (sid, seq) twice', async () => {
-    const program = await bundleProgram('test/device/sequence-child.ts')
-    const folder = temporaryFolder()
-    const path = join(folder, 'sequence')
-    const old = join(folder, 'old')
-    Sequence.open(path, 'machine').setSid(GROUP, SID)
-    copyFileSync(path, old)
-    const used = new Set<string>()
-    let clockMs = START
-    let total = 0
-    for (let kill = 0; kill < 20; kill++) {
-      const child = spawn(process.execPath, [program, path, String(clockMs)], { stdio: ['ignore', 'pipe', 'inherit'] })
-      const startedMs = performance.now()
-      let output = ''
-      await new Promise<void>((resolve) => {
-        const enough = 200 + ((kill * 7919) % 3000)
-        child.stdout.on('data', (data: Buffer) => {
-          output += data.toString()
-          if (output.length > enough) child.kill('SIGKILL')
+  test(
+    `SIGKILL at any moment, ${KILLS} times: no (sid, seq) twice`,
+    async () => {
+      const program = await bundleProgram('test/device/sequence-child.ts')
+      const folder = memoryFolder()
+      const path = join(folder, 'sequence')
+      const old = join(folder, 'old')
+      Sequence.open(path, 'machine').setSid(GROUP, SID)
+      copyFileSync(path, old)
+      const used = new Set<string>()
+      let clockMs = START
+      let total = 0
+      for (let kill = 0; kill < KILLS; kill++) {
+        const child = spawn(process.execPath, [program, path, String(clockMs)], {
+          stdio: ['ignore', 'pipe', 'inherit'],
         })
-        child.on('close', () => resolve())
-      })
-      for (const line of output.split('\n').slice(0, -1)) {
-        expect(used.has(line), `${line} after kill ${kill}`).toBe(false)
-        used.add(line)
-        total++
+        const startedMs = performance.now()
+        let output = ''
+        await new Promise<void>((resolve) => {
+          const enough = 200 + ((kill * 7919) % 3000)
+          child.stdout.on('data', (data: Buffer) => {
+            output += data.toString()
+            if (output.length > enough) child.kill('SIGKILL')
+          })
+          child.on('close', () => resolve())
+        })
+        for (const line of output.split('\n').slice(0, -1)) {
+          if (used.has(line)) throw new Error(`${line} again after kill ${kill}`)
+          used.add(line)
+          total++
+        }
+        clockMs += (performance.now() - startedMs) * 50
+        // Every third time an old image is restored, within the same second.
+        if (kill % 3 === 2) copyFileSync(old, path)
       }
-      clockMs += (performance.now() - startedMs) * 50
-      // Every third time an old image is restored, within the same second.
-      if (kill % 3 === 2) copyFileSync(old, path)
-    }
-    expect(total).toBeGreaterThan(200)
-  })
+      expect(total).toBeGreaterThan(10 * KILLS)
+    },
+    KILLS * 4500,
+  )
 })
