@@ -2,14 +2,14 @@
  * The whole system, told in order (IoTChain §II, Fig. 1): a sensor's reading goes to a client that holds a token, through
  * a device and through a proxy, and to nobody else. Every step is the real thing; `docs/` say what each one means.
  *
- *   npm run demo -- [--json] [--keep]
+ *   npm run demo -- [--json] [--keep] [--chain anvil|geth]
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isIotchainError } from '../protocol/errors.ts'
-import { startChain } from './chain.ts'
+import { type ChainKind, startChain } from './chain.ts'
 import { Narrator } from './narrator.ts'
 import { tellHowToPlay } from './play.ts'
 import { ProcessTree } from './processes.ts'
@@ -30,13 +30,22 @@ const { values: options } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
+    chain: { type: 'string', default: 'anvil' },
     help: { type: 'boolean', default: false },
   },
 })
 if (options.help) {
-  console.log('npm run demo -- [--json: one result line] [--keep: leave it running, with commands to play]')
+  console.log(
+    'npm run demo -- [--json: one result line] [--keep: leave it running, with commands to play] [--chain anvil|geth]',
+  )
   process.exit(0)
 }
+
+if (options.chain !== 'anvil' && options.chain !== 'geth') {
+  console.error(`the demo knows no chain "${options.chain}": anvil or geth`)
+  process.exit(2)
+}
+const kind: ChainKind = options.chain
 
 const narrator = new Narrator(options)
 const tree = new ProcessTree()
@@ -49,7 +58,7 @@ async function story(): Promise<void> {
   const chain = await narrator.step(
     'chain',
     'A chain',
-    () => startChain(tree),
+    () => startChain(tree, kind),
     (c) => `${c.what}, chain id ${c.chainId}, a block a second`,
   )
   const set = await narrator.step(
@@ -68,7 +77,7 @@ async function story(): Promise<void> {
     'daemons',
     'Key server, proxy and device start',
     () => startDaemons(tree, stage.configs),
-    () => tree.names.filter((n) => n !== 'anvil').join(', '),
+    () => tree.names.filter((n) => n !== kind).join(', '),
   )
   const view = readerOf(stage)
   const [keyA, keyB] = chain.clientKeys
