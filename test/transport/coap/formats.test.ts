@@ -202,7 +202,7 @@ describe('problem details (RFC 9290)', () => {
       { title: 'message/bad-hex', detail: 'odd' },
       undefined,
     ])
-    expect(reply(new IotchainError('chain/stale', 'at /root/node', { retryAfterSeconds: 7 }))).toEqual([
+    expect(reply(new IotchainError('chain/stale', 'at /srv/node', { retryAfterSeconds: 7 }))).toEqual([
       Code.serviceUnavailable,
       { title: 'chain/stale' },
       7,
