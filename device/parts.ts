@@ -226,9 +226,7 @@ export class Parts {
       if (!sampler.isAlive())
         throw new IotchainError('device/stuck', `the sensor of ${settings.path} has not been read for too long`)
     }
-    if (this.#objects?.lastError !== undefined) {
-      throw new IotchainError('device/store', 'the store cannot be written', { cause: this.#objects.lastError })
-    }
+    if (this.#objects?.hangs() === true) throw new IotchainError('device/store', 'a write to the store does not end')
   }
 
   async stop(): Promise<void> {

@@ -11,6 +11,8 @@ import type { SealedObject } from './sealed-object.ts'
 
 const COMMIT_MS = 5000
 const COMMIT_OCTETS = 64 * 1024
+/** Worn SD cards take many seconds for a write, not minutes. */
+const HANGING_MS = 120_000
 /** Objects that are kept in memory for the uploader; beyond it, it reads them from the disk. */
 const MEMORY_OBJECTS = 512
 
@@ -45,6 +47,7 @@ export class SealedStore {
   #timer: NodeJS.Timeout | undefined
   #commit: Promise<void> = Promise.resolve()
   #closed = false
+  #writingSinceMs: number | undefined
   /** Objects that fell out of the ring. */
   dropped = 0
   /** The error of the last commit, undefined when it went well. */
@@ -66,6 +69,14 @@ export class SealedStore {
     }
     for await (const _ of options.store.range(prefixRange('u/'))) self.#diskQueued++
     return self
+  }
+
+  /**
+   * True when a write does not come back: a new process may have better luck. One that fails at once (a full or a
+   * read-only disk) is tried again here; a restart would only lose what memory holds.
+   */
+  hangs(nowMs = performance.now()): boolean {
+    return this.#writingSinceMs !== undefined && nowMs - this.#writingSinceMs > HANGING_MS
   }
 
   /** The newest object of a resource. */
@@ -180,6 +191,7 @@ export class SealedStore {
     ]
     if (operations.length === 0) return
     try {
+      this.#writingSinceMs = performance.now()
       await store.batch(operations, { sync: true })
       this.lastError = undefined
     } catch (error) {
@@ -188,6 +200,8 @@ export class SealedStore {
       this.#trimMemory()
       this.#schedule()
       return
+    } finally {
+      this.#writingSinceMs = undefined
     }
     for (const object of latest) if (this.#dirty.get(object.path) === object) this.#dirty.delete(object.path)
     for (const seq of deleted) this.#deletions.delete(seq)

@@ -1,5 +1,15 @@
 /** Small files that are either the old or the new one after a power cut, never half of each. */
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fchmodSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { IotchainError } from '../protocol/errors.ts'
 
@@ -24,6 +34,7 @@ export function writeFileAtomic(path: string, content: string | Uint8Array, opti
   try {
     const file = openSync(temporary, 'wx', options.mode ?? 0o600)
     try {
+      if (options.mode !== undefined) setMode(file, options.mode)
       const bytes = typeof content === 'string' ? Buffer.from(content) : content
       for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
       fsyncSync(file)
@@ -35,6 +46,17 @@ export function writeFileAtomic(path: string, content: string | Uint8Array, opti
   } catch (cause) {
     removeQuietly(temporary)
     throw cannotWrite(path, cause)
+  }
+}
+
+/** What was asked for, also under a strict umask (a systemd unit's): a configuration must be readable by the daemon. */
+function setMode(file: number, mode: number): void {
+  if ((fstatSync(file).mode & 0o777) === mode) return
+  try {
+    fchmodSync(file, mode)
+  } catch (cause) {
+    // The FAT of a boot partition has no modes.
+    if ((cause as NodeJS.ErrnoException).code !== 'EPERM') throw cause
   }
 }
 

@@ -85,12 +85,28 @@ describe('sealed objects', () => {
     for (let seq = 1; seq <= 2000; seq++) await objects.add(object(seq), { latest: true })
     await objects.commit()
     expect(objects.lastError).toMatchObject({ code: 'store/full' })
+    // A restart makes no room: the watchdog goes on being fed.
+    expect(objects.hangs(Number.POSITIVE_INFINITY)).toBe(false)
     expect(objects.latest('/s/x')?.seq).toBe(2000)
     expect(objects.queued).toBeLessThanOrEqual(512)
     full = false
     await objects.commit()
     expect(objects.lastError).toBeUndefined()
     expect((await seqs(objects)).at(-1)).toBe(2000)
+  })
+
+  test('a write that does not come back is told to the watchdog', async () => {
+    const memory = openMemoryStore()
+    let finish = (): void => undefined
+    const store: Store = { ...memory, batch: () => new Promise<void>((done) => (finish = done)) }
+    const objects = await open(store)
+    await objects.add(object(1), { latest: true })
+    const writing = objects.commit()
+    await expect.poll(() => objects.hangs(performance.now() + 130_000)).toBe(true)
+    expect(objects.hangs()).toBe(false)
+    finish()
+    await writing
+    expect(objects.hangs(Number.POSITIVE_INFINITY)).toBe(false)
   })
 
   test('whatever is added, taken and restarted: nothing twice, nothing lost, in order', async () => {

@@ -19,6 +19,17 @@ test('the file is replaced whole, for the owner alone, and nothing is left besid
   expect(readdirSync(folder)).toEqual(['state'])
 })
 
+test('a mode that is asked for holds under a strict umask', () => {
+  const path = join(folder, 'device.yaml')
+  const before = process.umask(0o077)
+  try {
+    writeFileAtomic(path, 'x', { mode: 0o644 })
+  } finally {
+    process.umask(before)
+  }
+  expect(statSync(path).mode & 0o777).toBe(0o644)
+})
+
 test('exclusive refuses to overwrite', () => {
   const path = join(folder, 'key')
   writeFileAtomic(path, 'one', { exclusive: true })

@@ -17,8 +17,6 @@ export interface DebPackage {
   readonly description: string
   /** installed files, as they lie below / */
   readonly stage: string
-  /** files of /etc that a person edits */
-  readonly conffiles?: readonly string[]
   /** maintainer scripts: preinst, postinst, prerm, postrm */
   readonly scripts?: Readonly<Record<string, string>>
 }
@@ -50,7 +48,6 @@ export async function buildDeb(
   }
   await writeFile(join(control, 'control'), controlText(deb, kibibytes))
   await writeFile(join(control, 'md5sums'), `${sums.join('\n')}\n`)
-  if (deb.conffiles !== undefined) await writeFile(join(control, 'conffiles'), `${deb.conffiles.join('\n')}\n`)
   for (const [name, text] of Object.entries(deb.scripts ?? {})) {
     await writeFile(join(control, name), text, { mode: 0o755 })
     await chmod(join(control, name), 0o755)

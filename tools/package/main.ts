@@ -98,8 +98,11 @@ async function main(): Promise<void> {
             ...(units === undefined
               ? {}
               : {
-                  conffiles: [`/etc/iotchain/${plan.config}`],
-                  scripts: daemonScripts(units, plan.state as string, plan.keys as string),
+                  scripts: daemonScripts(units, {
+                    state: plan.state as string,
+                    keys: plan.keys as string,
+                    config: plan.config as string,
+                  }),
                 }),
           },
           values.out,

@@ -7,7 +7,7 @@ export interface PackagePlan {
   readonly description: string
   /** systemd units; absent for a program that is no daemon */
   readonly units?: readonly string[]
-  /** file name below /etc/iotchain */
+  /** file name below /etc/iotchain; what it begins with lies in /usr/share/iotchain */
   readonly config?: string
   /** folder below /var/lib that a purge removes */
   readonly state?: string
@@ -42,7 +42,7 @@ function daemon(
     keys: role,
     files: [
       ...units.map((unit) => [`systemd/${unit}`, `usr/lib/systemd/system/${unit}`] as const),
-      [`deploy/debian/${role}.yaml`, `etc/iotchain/${role}.yaml`],
+      [`deploy/debian/${role}.yaml`, `usr/share/iotchain/${role}.yaml`],
       [`docs/${role}.md`, `usr/share/doc/${name}/README.md`],
       ...extra,
     ],

@@ -1,17 +1,32 @@
 /** Maintainer scripts of a daemon's package, after what debhelper writes for a unit (deb-systemd-helper(1p)). */
 
+export interface DaemonPlaces {
+  /** folder below /var/lib */
+  readonly state: string
+  /** folder below /etc/iotchain */
+  readonly keys: string
+  /** file below /etc/iotchain */
+  readonly config: string
+}
+
 /**
- * Installs: users, rules, enable. Starts only once the units' conditions hold (an unenrolled device stays off).
- * Removal keeps configuration, keys and state; a purge removes them.
- * @param state folder below /var/lib
- * @param keys folder below /etc/iotchain
+ * Installs: configuration, users, rules, enable. Starts only once the units' conditions hold (an unenrolled device stays
+ * off). Removal keeps configuration, keys and state; a purge removes them.
+ *
+ * The configuration is no conffile: `enroll` writes into it, so that dpkg would ask at each upgrade with another default,
+ * and an upgrade that nobody watches would stop there. It is made at the first installation and then the user's.
  */
-export function daemonScripts(units: readonly string[], state: string, keys: string): Record<string, string> {
+export function daemonScripts(units: readonly string[], { state, keys, config }: DaemonPlaces): Record<string, string> {
   const all = units.join(' ')
   return {
     postinst: `#!/bin/sh
 set -e
 if [ "$1" = configure ] || [ "$1" = abort-upgrade ] || [ "$1" = abort-deconfigure ] || [ "$1" = abort-remove ]; then
+  if [ -z "$2" ] && [ ! -e /etc/iotchain/${config} ]; then
+    mkdir -p /etc/iotchain
+    cp /usr/share/iotchain/${config} /etc/iotchain/${config}
+    chmod 0644 /etc/iotchain/${config}
+  fi
   if [ -x "$(command -v systemd-sysusers)" ]; then systemd-sysusers || true; fi
   if [ -x "$(command -v udevadm)" ]; then
     udevadm control --reload || true
@@ -55,6 +70,7 @@ if [ "$1" = purge ]; then
   rm -rf /var/lib/private/${state}
   if [ -L /var/lib/${state} ]; then rm -f /var/lib/${state}; else rm -rf /var/lib/${state}; fi
   rm -rf /etc/iotchain/${keys}
+  rm -f /etc/iotchain/${config}
   rmdir --ignore-fail-on-non-empty /etc/iotchain 2>/dev/null || true
 fi
 `,
