@@ -237,7 +237,11 @@ napi_value accept_hello(napi_env env, napi_callback_info info) {
   if (unused != NULL && get_octets(env, arguments[3], &remote, &length) && length <= sizeof a->remote) {
     memcpy(a->remote, remote, a->remote_length = length);
     napi_get_value_bool(env, arguments[4], &full);
-    if (DTLSv1_listen(a->ssl, unused) > 0) happened = ACCEPTED | (full ? 0 : advance(a));
+    uint64_t number = a->in_length >= RECORD_HEADER ? record_number(a->in) : 0;
+    if (DTLSv1_listen(a->ssl, unused) > 0) {
+      a->answers = number;
+      happened = ACCEPTED | (full ? 0 : advance(a));
+    }
   }
   BIO_ADDR_free(unused);
   return leave(env, a, happened);

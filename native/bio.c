@@ -48,11 +48,43 @@ void drop(struct queue *queue) {
   queue->tail = NULL;
 }
 
+uint64_t record_number(const unsigned char *record) {
+  uint64_t number = 0;
+  for (int octet = 5; octet <= 10; octet++) number = number << 8 | record[octet];
+  return number;
+}
+
+/*
+ * RFC 6347 §4.2.1: the server's records after the cookie exchange go on from the record number of the hello that brought
+ * the cookie. DTLSv1_listen of OpenSSL 3.2 to 3.6 lets them begin at 1 (openssl/openssl#32063): after a lost hello or
+ * HelloVerifyRequest that number has been used, and the client drops ServerHello or alert as a repetition. So they are
+ * moved up by what is missing, all by the same. Numbers of epoch 0 are under no MAC and in no transcript; the protected
+ * epochs count from 0 again (§4.1) and are left alone, and so are versions of OpenSSL that number rightly.
+ */
+static void renumber(struct association *a, unsigned char *records, size_t length) {
+  for (size_t at = 0; length - at >= RECORD_HEADER;) {
+    unsigned char *record = records + at;
+    size_t next = RECORD_HEADER + ((size_t)record[11] << 8 | record[12]);
+    if (record[3] == 0 && record[4] == 0) {
+      uint64_t number = record_number(record);
+      if (a->answers > number) a->ahead = a->answers - number;
+      a->answers = 0;
+      number += a->ahead;
+      for (int octet = 10; octet >= 5; octet--, number >>= 8) record[octet] = (unsigned char)number;
+    }
+    if (next > length - at) return;
+    at += next;
+  }
+}
+
 static int datagram_write(BIO *bio, const char *data, int length) {
   struct association *a = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
   if (length <= 0) return 0;
-  return push(&a->outgoing, data, (size_t)length, a->mtu) ? length : -1;
+  if (!push(&a->outgoing, data, (size_t)length, a->mtu)) return -1;
+  struct packet *last = a->outgoing.tail;
+  renumber(a, last->data + last->length - length, (size_t)length);
+  return length;
 }
 
 /* One datagram per call of ours; what does not fit the reader is cut off, as UDP does. */

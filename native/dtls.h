@@ -11,6 +11,7 @@
 #include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if OPENSSL_VERSION_MAJOR != 3
 #error "the headers of OpenSSL 3 are needed"
@@ -23,6 +24,7 @@
 #define PSK_MAX 64
 #define IDENTITY_MAX 128
 #define DATAGRAM_MAX 16384
+#define RECORD_HEADER 13 /* type 1, version 2, epoch 2, number 6, length 2 */
 
 /* What a step brought about: bits of the number that the functions return. */
 enum { OPENED = 1, OUTGOING = 2, INCOMING = 4, CLOSED = 8, FAILED = 16, ACCEPTED = 32 };
@@ -66,6 +68,8 @@ struct association {
   int pinned;
   unsigned char pin[SPKI_HASH];
   int open, ended, busy, doomed;
+  uint64_t answers;              /* record number of the hello whose cookie was right, until the first record after it */
+  uint64_t ahead;                /* what is added to the numbers of records in epoch 0 */
   char failure[256];
   struct queue outgoing, incoming;
   /* valid during one call only: */
@@ -91,6 +95,7 @@ BIO_METHOD *new_datagram_method(void);
 int push(struct queue *queue, const void *data, size_t length, size_t coalesce);
 napi_value shift(napi_env env, struct queue *queue);
 void drop(struct queue *queue);
+uint64_t record_number(const unsigned char *record);
 
 /* context.c */
 napi_value create_context(napi_env env, napi_callback_info info);
