@@ -1,39 +1,29 @@
 /**
- * A client asks for a token: checks whose contract it is, reads what the policy wants, brings the proof (solves the
- * puzzle, allows the payment, shows the attestation), and sends the request (IoTChain §III-C, steps 1 to 3).
+ * A client asks for a token: checks whose contract it is, reads what the policy wants, brings the proof, and sends the
+ * request (IoTChain §III-C, steps 1 to 3). With a journal a request that was cut off goes on where it stopped.
  */
-import { AbiCoder } from 'ethers'
-import { toHex } from '../protocol/bytes.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import { accessToken, erc20 } from './contracts.ts'
+import { type Evidence, isBlockGone, type Proof, type PuzzleTried, proofFor } from './evidence.ts'
 import { approveIntent, requestTokenIntent } from './intents.ts'
-import { merkleTree } from './merkle.ts'
-import { type Ask, type Condition, conditionOf, describeCondition, type Offer, offerOf } from './offers.ts'
-import { type PuzzleProgress, solvePuzzle } from './puzzle.ts'
+import { type Journal, NO_JOURNAL, resumeKept, sendKept } from './journal.ts'
+import { type Ask, conditionOf, type Offer, offerOf } from './offers.ts'
 import type { ChainReader } from './reader.ts'
 import type { TransactionSender } from './sender.ts'
-import type { Receipt, SendProgress } from './transaction.ts'
+import type { Intent, OpenTransaction, Receipt, SendProgress } from './transaction.ts'
 import { checkPublisher } from './trust.ts'
-import type { Head, Hex, Token } from './types.ts'
-
-/** What a client can show besides computing and paying. */
-export interface Evidence {
-  /** the addresses of an allowlist */
-  readonly list?: readonly Address[] | undefined
-  readonly attestation?:
-    | { readonly issuer: Address; readonly expiresAt: number; readonly signature: Uint8Array }
-    | undefined
-  /** which part of an any-of to satisfy; default: the first that needs nothing that is missing here */
-  readonly part?: number | undefined
-  /** wei (or units of a currency) that may be spent at most; default 0 */
-  readonly payAtMost?: bigint | undefined
-}
+import type { Head, Token } from './types.ts'
+import { readTransaction } from './wallet.ts'
 
 export type RequestProgress =
   | SendProgress
-  | ({ readonly phase: 'puzzle' } & PuzzleProgress)
+  | PuzzleTried
   | { readonly phase: 'allowance'; readonly currency: Address; readonly amount: bigint }
+  /** An earlier request that was cut off is gone on with. */
+  | { readonly phase: 'resumed' }
+  /** The block that the puzzle is bound to is no longer part of the chain: it is solved again. */
+  | { readonly phase: 'puzzle-lost'; readonly block: number; readonly attempt: number; readonly of: number }
 
 export interface TokenRequestOptions {
   readonly reader: ChainReader
@@ -47,6 +37,12 @@ export interface TokenRequestOptions {
   readonly confirmations?: number
   /** contracts that are trusted although they are not of this release */
   readonly allowContracts?: readonly Address[]
+  /** where transactions are kept until their outcome is known; default: nowhere */
+  readonly journal?: Journal
+  /** of a request that was cut off and is not mined yet: sends it again with a higher fee */
+  readonly raiseFee?: boolean
+  /** Called, and waited for, before a granted request counts as done: a cut between them does it again. */
+  readonly onGranted?: (granted: GrantedToken) => Promise<void>
   readonly onProgress?: (progress: RequestProgress) => void
   readonly signal?: AbortSignal
 }
@@ -59,35 +55,124 @@ export interface GrantedToken {
   readonly paid: bigint
 }
 
+/** How often a puzzle is solved for one request while reorgs take the blocks that it is bound to. */
+export const PUZZLE_ATTEMPTS = 3
+/** After so long a repeated request means what it says: another one. */
+const SAME_REQUEST_SECONDS = 3600
+const STEP = 'request'
+
 /** @throws `chain/no-offer`, `chain/offer-closed`, `chain/untrusted-contract`, `chain/needs-evidence`, `chain/reverted`, … */
 export async function requestToken(options: TokenRequestOptions): Promise<GrantedToken> {
-  const { reader, sender, contract, onProgress, signal } = options
-  const client = sender.account.address
-  const { offer, proof } = await reader.atHead(async (head) => {
-    const found = await offerOf(reader, contract, options.offer, head)
-    const ttlSeconds = checkedTtl(found, options.ttlSeconds)
-    await checkPublisher(reader, found.resource, contract, head, options.allowContracts)
-    const ask: Ask = { client, offer: found, ttlSeconds, caller: client }
-    const condition = await conditionOf(reader, ask, head)
-    return {
-      offer: { ...found, ttlSeconds },
-      proof: await proofFor(condition, { ...options, ask, head, consumer: contract }),
-    }
-  })
-  for (const a of proof.allowances) {
-    const head = await reader.head()
-    if ((await reader.read(erc20, a.currency, 'allowance', [client, a.spender], head)) >= a.amount) continue
-    onProgress?.({ phase: 'allowance', currency: a.currency, amount: a.amount })
-    await sender.send(approveIntent(a.currency, a.spender, a.amount), { ...(signal && { signal }) })
+  const { journal = NO_JOURNAL } = options
+  const granted = (await goOn(options, journal)) ?? (await ask(options, journal))
+  await options.onGranted?.(granted)
+  await journal.closed(STEP)
+  return granted
+}
+
+/** What was sent before and cut off, followed to its end; undefined if there is none, or nothing came of it. */
+async function goOn(options: TokenRequestOptions, journal: Journal): Promise<GrantedToken | undefined> {
+  const { sender, contract, reader, onProgress } = options
+  let paid = 0n
+  const intentOf = (open: OpenTransaction): Intent => {
+    const { data, value } = readTransaction(open.raw)
+    paid = value
+    onProgress?.({ phase: 'resumed' })
+    return { ...requestTokenIntent(contract, options.offer, 0, '0x', value), data }
   }
-  const intent = requestTokenIntent(contract, offer.id, offer.ttlSeconds, proof.octets, proof.value)
-  const receipt = await sender.send(intent, {
-    confirmations: options.confirmations ?? 0,
-    ...(onProgress && { onProgress }),
-    ...(signal && { signal }),
+  const receipt = await resumeKept(sender, intentOf, keeping(options, journal, STEP))
+  if (receipt === undefined) return undefined
+  const { token, device, now } = await reader.atHead(async (head) => {
+    const { resource } = await offerOf(reader, contract, options.offer, head)
+    const [found] = await reader.tokensOf(contract, resource, [sender.account.address], head)
+    return { token: found as Token, device: resource, now: head.timestamp }
   })
+  const stands = token.grantBlock === receipt.block && token.expiresAt > now
+  if (stands && now - token.issuedAt <= SAME_REQUEST_SECONDS) return { device, contract, token, receipt, paid }
+  await journal.closed(STEP)
+  return undefined
+}
+
+async function ask(options: TokenRequestOptions, journal: Journal): Promise<GrantedToken> {
+  const { sender, onProgress } = options
+  for (let attempt = 1; ; attempt++) {
+    const prepared = await prepare(options)
+    const { boundTo } = prepared.proof
+    try {
+      return await send(options, journal, prepared)
+    } catch (error) {
+      if (!isIotchainError(error) || error.code !== 'chain/reverted' || boundTo === undefined) throw error
+      if (!(await isBlockGone(sender.rpc, boundTo))) throw error
+      if (attempt === PUZZLE_ATTEMPTS) throw puzzleLost(error)
+      onProgress?.({ phase: 'puzzle-lost', block: boundTo.number, attempt, of: PUZZLE_ATTEMPTS })
+    }
+  }
+}
+
+export function puzzleLost(cause: unknown): IotchainError {
+  return new IotchainError(
+    'chain/puzzle-lost',
+    `the blocks that the puzzle was bound to were taken back ${PUZZLE_ATTEMPTS} times, or became too old`,
+    { hint: 'The chain is being reorganised, or the puzzle takes long here: run the command again later.', cause },
+  )
+}
+
+interface Prepared {
+  readonly offer: Offer
+  readonly ttlSeconds: number
+  readonly proof: Proof
+}
+
+async function prepare(options: TokenRequestOptions): Promise<Prepared> {
+  const { reader, sender, contract } = options
+  const client = sender.account.address
+  return reader.atHead(async (head) => {
+    const offer = await offerOf(reader, contract, options.offer, head)
+    const ttlSeconds = checkedTtl(offer, options.ttlSeconds)
+    await checkPublisher(reader, offer.resource, contract, head, options.allowContracts)
+    const request: Ask = { client, offer, ttlSeconds, caller: client }
+    const condition = await conditionOf(reader, request, head)
+    const proof = await proofFor(condition, { ...options, ask: request, head, consumer: contract })
+    return { offer, ttlSeconds, proof }
+  })
+}
+
+async function send(
+  options: TokenRequestOptions,
+  journal: Journal,
+  { offer, ttlSeconds, proof }: Prepared,
+): Promise<GrantedToken> {
+  const { reader, sender, contract } = options
+  for (const allowance of proof.allowances) await allow(options, journal, allowance)
+  const intent = requestTokenIntent(contract, offer.id, ttlSeconds, proof.octets, proof.value)
+  const receipt = await sendKept(sender, intent, keeping(options, journal, STEP))
+  const client = sender.account.address
   const [token] = await reader.atHead((head) => reader.tokensOf(contract, offer.resource, [client], head))
   return { device: offer.resource, contract, token: token as Token, receipt, paid: proof.value }
+}
+
+/** Lets a policy take its price, unless it may already. */
+async function allow(
+  options: TokenRequestOptions,
+  journal: Journal,
+  { currency, spender, amount }: Proof['allowances'][number],
+): Promise<void> {
+  const { reader, sender, onProgress } = options
+  const kept = { ...keeping(options, journal, `allowance ${spender}`), confirmations: 0 }
+  const intent = approveIntent(currency, spender, amount)
+  await resumeKept(sender, () => intent, kept)
+  const allowed = (head: Head): Promise<bigint> =>
+    reader.read(erc20, currency, 'allowance', [sender.account.address, spender], head)
+  if ((await reader.atHead(allowed)) < amount) {
+    onProgress?.({ phase: 'allowance', currency, amount })
+    await sendKept(sender, intent, kept)
+  }
+  await journal.closed(kept.step)
+}
+
+function keeping(options: TokenRequestOptions, journal: Journal, step: string) {
+  const { confirmations = 0, raiseFee, onProgress, signal } = options
+  return { journal, step, confirmations, raiseFee, ...(onProgress && { onProgress }), ...(signal && { signal }) }
 }
 
 function checkedTtl(offer: Offer, wished: number | undefined): number {
@@ -102,128 +187,6 @@ function checkedTtl(offer: Offer, wished: number | undefined): number {
     })
   }
   return wished ?? offer.maxTtlSeconds
-}
-
-export interface ProofContext {
-  readonly ask: Ask
-  readonly head: Head
-  readonly reader: ChainReader
-  readonly consumer: Address
-  readonly evidence?: Evidence
-  readonly onProgress?: (progress: RequestProgress) => void
-  readonly signal?: AbortSignal
-}
-
-export interface Proof {
-  readonly octets: Hex
-  /** wei to send along */
-  readonly value: bigint
-  readonly allowances: readonly { readonly currency: Address; readonly spender: Address; readonly amount: bigint }[]
-}
-
-const coder = AbiCoder.defaultAbiCoder()
-const simple = (octets: string, value = 0n): Proof => ({ octets: octets as Hex, value, allowances: [] })
-
-/** Brings what a condition wants. @throws `chain/needs-evidence`, `chain/too-dear`, `chain/unknown-policy`, `chain/not-listed` */
-export async function proofFor(condition: Condition, context: ProofContext): Promise<Proof> {
-  const { ask, evidence = {} } = context
-  switch (condition.kind) {
-    case 'open':
-    case 'quota':
-    case 'holder':
-      return simple('0x')
-    case 'puzzle':
-      return simple(await solution(condition.address, condition.consumer, condition.difficulty, context))
-    case 'allowlist': {
-      if (evidence.list === undefined) throw needs('the list of clients of this offer')
-      return simple(coder.encode(['bytes32[]'], [merkleTree(evidence.list).proofOf(ask.client)]))
-    }
-    case 'attestation': {
-      const a = evidence.attestation
-      if (a === undefined) throw needs('an attestation')
-      return simple(coder.encode(['address', 'uint64', 'bytes'], [a.issuer, a.expiresAt, `0x${toHex(a.signature)}`]))
-    }
-    case 'payment-ether':
-      checkPrice(condition.amount, 'wei', evidence)
-      return simple('0x', condition.amount)
-    case 'payment-token': {
-      checkPrice(condition.amount, `units of ${condition.currency}`, evidence)
-      const { currency, amount, address: spender } = condition
-      return { octets: '0x', value: 0n, allowances: [{ currency, spender, amount }] }
-    }
-    case 'all-of': {
-      const proofs: Proof[] = []
-      for (const part of condition.parts) proofs.push(await proofFor(part, context))
-      return {
-        octets: coder.encode(['bytes[]'], [proofs.map((p) => p.octets)]) as Hex,
-        value: proofs.reduce((sum, p) => sum + p.value, 0n),
-        allowances: proofs.flatMap((p) => p.allowances),
-      }
-    }
-    case 'any-of': {
-      const index = evidence.part ?? condition.parts.findIndex((part) => canShow(part, evidence))
-      const part = condition.parts[index]
-      if (part === undefined) throw needs(describeCondition(condition))
-      const inner = await proofFor(part, context)
-      return { ...inner, octets: coder.encode(['uint256', 'bytes'], [index, inner.octets]) as Hex }
-    }
-    case 'unknown':
-      throw new IotchainError('chain/unknown-policy', `the policy at ${condition.address} is not of this release`, {
-        hint: 'Ask the resource owner what it wants, or use a newer release.',
-      })
-  }
-}
-
-function canShow(c: Condition, evidence: Evidence): boolean {
-  switch (c.kind) {
-    case 'unknown':
-      return false
-    case 'allowlist':
-      return evidence.list !== undefined
-    case 'attestation':
-      return evidence.attestation !== undefined
-    case 'payment-ether':
-    case 'payment-token':
-      return c.amount <= (evidence.payAtMost ?? 0n)
-    case 'all-of':
-      return c.parts.every((p) => canShow(p, evidence))
-    case 'any-of':
-      return c.parts.some((p) => canShow(p, evidence))
-    default:
-      return true
-  }
-}
-
-async function solution(policy: Address, consumer: Address, difficulty: number, context: ProofContext): Promise<Hex> {
-  const { ask, head, onProgress, signal, reader } = context
-  const { client, offer } = ask
-  return solvePuzzle(
-    {
-      chainId: reader.chainId,
-      policy,
-      consumer,
-      accessToken: offer.contract,
-      client,
-      resource: offer.resource,
-      offer: offer.id,
-      block: head,
-      difficulty,
-    },
-    { ...(onProgress && { onProgress: (p) => onProgress({ phase: 'puzzle', ...p }) }), ...(signal && { signal }) },
-  )
-}
-
-function checkPrice(amount: bigint, unit: string, evidence: Evidence): void {
-  if (amount <= (evidence.payAtMost ?? 0n)) return
-  throw new IotchainError('chain/too-dear', `the offer costs ${amount} ${unit}`, {
-    hint: `Agree to it by allowing at least that much (--pay ${amount}).`,
-  })
-}
-
-function needs(what: string): IotchainError {
-  return new IotchainError('chain/needs-evidence', `the offer asks for ${what}`, {
-    hint: 'Bring it, or take another offer.',
-  })
 }
 
 /** True if the client is barred from grants at a device now. */

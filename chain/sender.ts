@@ -11,10 +11,12 @@ import {
   type Intent,
   noFunds,
   notMined,
+  type OpenTransaction,
   type Quote,
   quantity,
   type RawReceipt,
   type Receipt,
+  raised,
   refused,
   replaced,
   type SendOptions,
@@ -63,26 +65,66 @@ export class TransactionSender {
    */
   async send(intent: Intent, options: SendOptions = {}): Promise<Receipt> {
     const sent = await this.#inTurn(() => this.#submit(intent, options))
-    return this.#follow(intent, sent.raw, sent.hash, options)
+    return this.#follow(intent, sent.raw, [sent.hash], options)
   }
 
   /**
    * Goes on with a transaction that was signed before (by this process or one that was cut off).
    *
+   * @param options.raiseFee sends it again with a higher fee, if it is not mined yet
    * @returns undefined if it can never be mined any more: another transaction took its nonce
    */
-  async resume(intent: Intent, raw: Hex, options: SendOptions = {}): Promise<Receipt | undefined> {
-    const hash = keccak256(raw)
-    if ((await this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash])) === null) {
+  async resume(
+    intent: Intent,
+    open: OpenTransaction,
+    options: SendOptions & { raiseFee?: boolean } = {},
+  ): Promise<Receipt | undefined> {
+    let { raw } = open
+    let hashes = [keccak256(raw), ...(open.earlier ?? [])]
+    if (!(await this.#isMined(hashes))) {
+      if (options.raiseFee === true) {
+        raw = await this.#withHigherFee(intent, raw)
+        await options.beforeSending?.({ raw, earlier: hashes })
+        hashes = [keccak256(raw), ...hashes]
+      }
       try {
         await this.rpc.call<Hex>('eth_sendRawTransaction', [raw])
       } catch (error) {
         if (!(error instanceof RpcError)) throw error
-        if (!KNOWN.test(error.message)) return undefined
+        // refused, or mined between the two questions; what no node takes cannot be mined besides the next of this nonce
+        if (!KNOWN.test(error.message) && !(await this.#isMined(hashes))) return undefined
       }
     }
-    options.onProgress?.({ phase: 'sent', hash })
-    return this.#follow(intent, raw, hash, options)
+    options.onProgress?.({ phase: 'sent', hash: hashes[0] as Hex })
+    return this.#follow(intent, raw, hashes, options)
+  }
+
+  async #isMined(hashes: readonly Hex[]): Promise<boolean> {
+    const receipts = await Promise.all(
+      hashes.map((hash) => this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash])),
+    )
+    return receipts.some((r) => r !== null)
+  }
+
+  async #withHigherFee(intent: Intent, raw: Hex): Promise<Hex> {
+    const { rpc, account } = this
+    const { readTransaction } = await import('./wallet.ts')
+    const old = readTransaction(raw)
+    const [balance, block] = await Promise.all([
+      rpc.call<Hex>('eth_getBalance', [account.address, 'latest']),
+      rpc.call<{ baseFeePerGas?: Hex }>('eth_getBlockByNumber', ['latest', false]),
+    ])
+    const now = await this.#fees(old.maxFeePerGas === undefined ? undefined : block.baseFeePerGas)
+    const fees =
+      old.maxFeePerGas === undefined
+        ? { gasPrice: raised(old.gasPrice ?? 0n, now.gasPrice ?? 0n) }
+        : {
+            maxFeePerGas: raised(old.maxFeePerGas, now.maxFeePerGas ?? 0n),
+            maxPriorityFeePerGas: raised(old.maxPriorityFeePerGas ?? 0n, now.maxPriorityFeePerGas ?? 0n),
+          }
+    const total = old.gasLimit * (fees.maxFeePerGas ?? fees.gasPrice ?? 0n) + old.value
+    if (total > BigInt(balance)) throw noFunds(intent, account.address, BigInt(balance), total)
+    return account.signTransaction({ ...old, ...fees })
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -142,6 +184,7 @@ export class TransactionSender {
       options.onProgress?.({ phase: 'priced', quote })
       const raw = await this.account.signTransaction(unsigned)
       const hash = keccak256(raw)
+      await options.beforeSending?.({ raw })
       options.onProgress?.({ phase: 'signed', hash, raw })
       try {
         await this.rpc.call<Hex>('eth_sendRawTransaction', [raw])
@@ -155,21 +198,22 @@ export class TransactionSender {
     }
   }
 
-  async #follow(intent: Intent, raw: Hex, hash: Hex, options: SendOptions): Promise<Receipt> {
+  /** @param hashes of the transaction, and of those with lower fees that it takes the place of */
+  async #follow(intent: Intent, raw: Hex, hashes: readonly Hex[], options: SendOptions): Promise<Receipt> {
     const of = options.confirmations ?? 0
     let waited = 0
     let lastDepth = -1
     for (let look = 1; ; look++) {
       options.signal?.throwIfAborted()
-      const found = await this.#look(hash)
+      const found = await this.#look(hashes)
       if (found === undefined) {
         waited += this.#pollMs
         lastDepth = -1
         // a reorg or a restart may have lost it; sending it again is harmless
-        if (look % 20 === 0 && (await this.#isOvertaken(raw, hash))) throw replaced(intent, hash)
-        if (waited > this.#patienceMs) throw notMined(intent, hash, this.#patienceMs)
+        if (look % 20 === 0 && (await this.#isOvertaken(raw, hashes))) throw replaced(intent, hashes[0] as Hex)
+        if (waited > this.#patienceMs) throw notMined(intent, hashes[0] as Hex, this.#patienceMs)
       } else {
-        const { receipt, depth } = found
+        const { hash, receipt, depth } = found
         if (receipt.status === '0x0') throw await this.#failure(intent, receipt)
         if (depth !== lastDepth) {
           options.onProgress?.({
@@ -188,26 +232,27 @@ export class TransactionSender {
   }
 
   /** Sends it again; true if another transaction of this account was mined in its place. */
-  async #isOvertaken(raw: Hex, hash: Hex): Promise<boolean> {
+  async #isOvertaken(raw: Hex, hashes: readonly Hex[]): Promise<boolean> {
     try {
       await this.rpc.call('eth_sendRawTransaction', [raw])
       return false
     } catch (error) {
       if (!(error instanceof RpcError && NONCE_TAKEN.test(error.message))) return false
-      return (await this.#look(hash)) === undefined
+      return (await this.#look(hashes)) === undefined
     }
   }
 
   /** The receipt and how many blocks stand on it; undefined while there is none or the node is away. */
-  async #look(hash: Hex): Promise<{ receipt: RawReceipt; depth: number } | undefined> {
+  async #look(hashes: readonly Hex[]): Promise<{ hash: Hex; receipt: RawReceipt; depth: number } | undefined> {
     try {
-      const [receipt, height] = await Promise.all([
-        this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash]),
+      const [height, ...receipts] = await Promise.all([
         this.rpc.call<Hex>('eth_blockNumber'),
+        ...hashes.map((hash) => this.rpc.call<RawReceipt | null>('eth_getTransactionReceipt', [hash])),
       ])
-      return receipt === null
-        ? undefined
-        : { receipt, depth: Math.max(0, Number(height) - Number(receipt.blockNumber)) }
+      const at = receipts.findIndex((r) => r !== null)
+      const receipt = receipts[at]
+      if (receipt === undefined || receipt === null) return undefined
+      return { hash: hashes[at] as Hex, receipt, depth: Math.max(0, Number(height) - Number(receipt.blockNumber)) }
     } catch (error) {
       if (error instanceof IotchainError && (error.code === 'chain/unreachable' || error.code === 'chain/rpc'))
         return undefined

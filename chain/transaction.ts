@@ -37,7 +37,16 @@ export type SendProgress =
       readonly of: number
     }
 
+/** A transaction that may be on its way: what has to be kept of it to go on with it. */
+export interface OpenTransaction {
+  readonly raw: Hex
+  /** Hashes of those with lower fees whose place it takes; one of them may be mined all the same. */
+  readonly earlier?: readonly Hex[] | undefined
+}
+
 export interface SendOptions {
+  /** Called, and waited for, before a signed transaction leaves; nothing is sent if it fails. */
+  readonly beforeSending?: (transaction: OpenTransaction) => void | Promise<void>
   /** Blocks on top of the transaction's own before it is done; default 0: mined. */
   readonly confirmations?: number
   readonly onProgress?: (progress: SendProgress) => void
@@ -97,9 +106,15 @@ export function notMined(intent: Intent, hash: Hex, patienceMs: number): Iotchai
     'chain/not-mined',
     `the ${intent.what} was not mined within ${patienceMs / 1000} s (${hash})`,
     {
-      hint: 'Is the chain producing blocks, and is the fee high enough? The same command again continues where this one stopped.',
+      hint: 'Is the chain producing blocks? The same command again goes on waiting for it; with --raise-fee it is sent again with a higher fee.',
     },
   )
+}
+
+/** A fee too low to take the place of the one before; nodes want a tenth more. */
+export function raised(old: bigint, now: bigint): bigint {
+  const more = (old * 9n) / 8n + 1n
+  return more > now ? more : now
 }
 
 export function replaced(intent: Intent, hash: Hex): IotchainError {

@@ -8,6 +8,7 @@ import {
   encryptKeystoreJson,
   isKeystoreJson,
   Signature,
+  Transaction,
   type TypedDataField,
   Wallet,
 } from 'ethers'
@@ -36,6 +37,24 @@ export interface UnsignedTransaction {
   readonly maxFeePerGas?: bigint | undefined
   readonly maxPriorityFeePerGas?: bigint | undefined
   readonly gasPrice?: bigint | undefined
+}
+
+/** What a signed transaction says. @param raw one that was signed here */
+export function readTransaction(raw: Hex): UnsignedTransaction {
+  const t = Transaction.from(raw)
+  const fees =
+    t.maxFeePerGas === null
+      ? { gasPrice: t.gasPrice ?? 0n }
+      : { maxFeePerGas: t.maxFeePerGas, maxPriorityFeePerGas: t.maxPriorityFeePerGas ?? 0n }
+  return {
+    chainId: Number(t.chainId),
+    nonce: t.nonce,
+    to: t.to === null ? null : (t.to.toLowerCase() as Address),
+    data: t.data as Hex,
+    value: t.value,
+    gasLimit: t.gasLimit,
+    ...fees,
+  }
 }
 
 /** An account that can sign. */

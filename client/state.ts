@@ -3,6 +3,7 @@
  * resource, and how far its own sequence numbers are used up. Several commands may share the folder, so that every
  * write looks at what stands there first: nothing ever goes back.
  */
+import type { OpenTransaction } from '../chain/transaction.ts'
 import { compareBytes, equalBytes, toHex } from '../protocol/bytes.ts'
 import { gname, toGid } from '../protocol/groups/gid.ts'
 import type { MemberState } from '../protocol/groups/scheme.ts'
@@ -14,6 +15,7 @@ import { SEQ_RESERVE, SeqCounter } from '../protocol/objects/seq.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import { prefixRange, type Store } from '../store/store.ts'
 import type { SeenStore } from './open.ts'
+import type { RelayRecord } from './relay-record.ts'
 import { SharedStore } from './shared-store.ts'
 
 /** Everything that makes a Membership again. Secret. */
@@ -51,6 +53,13 @@ export interface RequestRecord {
   readonly relayed: boolean
   /** unix seconds */
   readonly requestedAt: number
+}
+
+/** Who asks for which offer. */
+export interface RequestKey {
+  readonly client: Address
+  readonly contract: Address
+  readonly offer: number
 }
 
 interface SeenRecord extends Accepted {
@@ -112,6 +121,35 @@ export class ClientState implements SeenStore {
     await this.#store.batch([{ type: 'put', key, value: encodeRecord(record) }], { sync: true })
   }
 
+  /** A transaction of a request whose outcome is not known, by the step that it is. */
+  async openTransaction(key: RequestKey, step: string): Promise<OpenTransaction | undefined> {
+    const value = await this.#store.get(sendingKey(key, step))
+    return value === undefined ? undefined : decodeRecord<OpenTransaction>(value)
+  }
+
+  /** Durable when it resolves. @param transaction undefined: its outcome is known */
+  async keepTransaction(key: RequestKey, step: string, transaction: OpenTransaction | undefined): Promise<void> {
+    await this.#put(sendingKey(key, step), transaction)
+  }
+
+  /** Requests through a relay whose token does not stand yet. */
+  async relayRecords(contract: Address, offer: number): Promise<RelayRecord[]> {
+    const out: RelayRecord[] = []
+    for await (const [, value] of this.#store.range(prefixRange(`relaying ${contract} ${offer} `))) {
+      out.push(decodeRecord(value))
+    }
+    return out
+  }
+
+  /** Durable when it resolves. */
+  async saveRelayRecord(record: RelayRecord): Promise<void> {
+    await this.#put(relayingKey(record), record)
+  }
+
+  async removeRelayRecord(key: RequestKey): Promise<void> {
+    await this.#put(relayingKey(key), undefined)
+  }
+
   async accepted(device: Address, path: ResourcePath): Promise<Accepted | undefined> {
     return this.#seen(this.#store, device, path)
   }
@@ -171,6 +209,15 @@ export class ClientState implements SeenStore {
     return value === undefined ? undefined : decodeRecord<SeenRecord>(value)
   }
 
+  async #put(key: string, value: object | undefined): Promise<void> {
+    await this.#store.batch(
+      [value === undefined ? { type: 'del', key } : { type: 'put', key, value: encodeRecord(value) }],
+      {
+        sync: true,
+      },
+    )
+  }
+
   #exclusively<T>(work: (store: Store) => Promise<T>): Promise<T> {
     if (this.#store instanceof SharedStore) return this.#store.exclusively(work)
     const result = this.#turn.then(() => work(this.#store))
@@ -188,6 +235,9 @@ function merged(stored: MemberState, own: MemberState): MemberState {
   const keys = [...stored.keys.filter((k) => !own.keys.some((q) => q.session === k.session)), ...own.keys]
   return { ...ahead, used: Math.max(stored.used, own.used), personals, keys }
 }
+
+const sendingKey = (k: RequestKey, step: string): string => `sending ${k.client} ${k.contract} ${k.offer} ${step}`
+const relayingKey = (k: RequestKey): string => `relaying ${k.contract} ${k.offer} ${k.client}`
 
 function memberKey(client: Address, gid: Uint8Array): string {
   return `member ${client} ${gname(toGid(gid))}`

@@ -19,6 +19,8 @@ export interface LedgerLine {
   readonly phase: 'signed' | 'mined' | 'failed'
   readonly hash: Hex
   readonly raw?: Hex | undefined
+  /** of one that was sent again with a higher fee: the hashes of those before it */
+  readonly earlier?: readonly Hex[] | undefined
   readonly block?: number | undefined
   readonly gasUsed?: number | undefined
   /** decimal */

@@ -1,8 +1,9 @@
 /** An owner at work: one account, one chain, one ledger. Every transaction of an owner goes through `perform`. */
+import { keccak256 } from '../chain/account.ts'
 import { ChainReader } from '../chain/reader.ts'
 import { JsonRpc } from '../chain/rpc.ts'
 import { TransactionSender } from '../chain/sender.ts'
-import type { Intent, Quote, Receipt, SendProgress } from '../chain/transaction.ts'
+import type { Intent, OpenTransaction, Quote, Receipt, SendProgress } from '../chain/transaction.ts'
 import type { Hex } from '../chain/types.ts'
 import type { Account } from '../chain/wallet.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
@@ -21,6 +22,10 @@ export interface OwnerSessionOptions {
   readonly onProgress?: (progress: OwnerProgress) => void
   readonly signal?: AbortSignal
   readonly pollMs?: number
+  /** How long a transaction may take to be mined. */
+  readonly patienceSeconds?: number | undefined
+  /** Sends what is on its way and not mined again, with a higher fee. */
+  readonly raiseFee?: boolean | undefined
 }
 
 /** What became of one step. */
@@ -56,8 +61,14 @@ export class OwnerSession {
     this.dryRun = options.dryRun ?? false
     this.#options = options
     this.rpc = new JsonRpc({ url: config.rpcUrl })
-    const pollMs = options.pollMs === undefined ? {} : { pollMs: options.pollMs }
-    this.sender = new TransactionSender({ rpc: this.rpc, chainId: config.chainId, account, ...pollMs })
+    const { pollMs, patienceSeconds } = options
+    this.sender = new TransactionSender({
+      rpc: this.rpc,
+      chainId: config.chainId,
+      account,
+      ...(pollMs !== undefined && { pollMs }),
+      ...(patienceSeconds !== undefined && { patienceSeconds }),
+    })
     this.ledger = new Ledger(folder.ledgerFile)
   }
 
@@ -135,7 +146,10 @@ export class OwnerSession {
       this.#options.onProgress?.({ what, phase: 'resumed' })
       const cutOff = once || this.#wasJustCutOff(before)
       const receipt = await this.#recorded(key, intent, before.hash, () =>
-        this.sender.resume(intent, before.raw as Hex, this.#sendOptions(key, intent)),
+        this.sender.resume(intent, this.#openOf(before), {
+          ...this.#sendOptions(key, intent),
+          raiseFee: this.#options.raiseFee ?? false,
+        }),
       )
       if (receipt !== undefined && cutOff) return { what, receipt, repeated: true }
     }
@@ -158,11 +172,14 @@ export class OwnerSession {
     return {
       confirmations: this.config.confirmations,
       ...(signal && { signal }),
-      onProgress: (p: SendProgress): void => {
-        if (p.phase === 'signed') this.#note(key, intent, 'signed', p.hash, { raw: p.raw })
-        onProgress?.({ what: intent.what, ...p })
-      },
+      beforeSending: ({ raw, earlier }: OpenTransaction): void =>
+        this.#note(key, intent, 'signed', keccak256(raw), { raw, earlier }),
+      onProgress: (p: SendProgress): void => onProgress?.({ what: intent.what, ...p }),
     }
+  }
+
+  #openOf(line: LedgerLine): OpenTransaction {
+    return { raw: line.raw as Hex, earlier: line.earlier }
   }
 
   /** Writes down how a sent step ended; an interruption leaves it open. */

@@ -1,6 +1,7 @@
 /** Asking the chain for a token: by the client's own transaction, or through the key server's relay. */
-import type { Evidence } from '../../chain/request.ts'
+import type { Evidence } from '../../chain/evidence.ts'
 import type { Token } from '../../chain/types.ts'
+import type { RelayKeeper, RelayRecord } from '../../client/relay-record.ts'
 import type { RelayProgress } from '../../client/relayed-request.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { Address } from '../../protocol/messages/address.ts'
@@ -17,31 +18,38 @@ export interface Asking {
   readonly confirmations: number
   /** The key server's relay pays the transaction. */
   readonly relayed: boolean
+  /** how long a transaction may take to be mined */
+  readonly patienceSeconds?: number | undefined
+  readonly raiseFee?: boolean | undefined
 }
 
 export interface Granted {
   readonly token: Token
   readonly device: Address
-  readonly transaction: string
+  readonly transaction: string | undefined
   /** wei; of one's own transaction */
   readonly fee?: bigint
   readonly paid?: bigint
 }
 
-/** Sends the request with progress, and keeps what was asked for, so that it can be renewed in the same way. */
-export async function askFor(session: ClientSession, asking: Asking): Promise<Granted> {
-  const granted = asking.relayed ? await throughRelay(session, asking) : await byOwnTransaction(session, asking)
-  const { token } = granted
+/**
+ * Sends the request with progress; goes on with one that was cut off. What was asked for is kept before it counts as
+ * done, so that it can be renewed in the same way.
+ */
+export function askFor(session: ClientSession, asking: Asking): Promise<Granted> {
+  return asking.relayed ? throughRelay(session, asking) : byOwnTransaction(session, asking)
+}
+
+async function remember(session: ClientSession, asking: Asking, device: Address, token: Token): Promise<void> {
   await session.state.saveRequest({
     client: asking.client,
-    device: granted.device,
+    device,
     contract: asking.contract,
     offer: asking.offer,
     ttlSeconds: asking.ttlSeconds ?? token.expiresAt - token.issuedAt,
     relayed: asking.relayed,
     requestedAt: token.issuedAt,
   })
-  return granted
 }
 
 async function byOwnTransaction(session: ClientSession, asking: Asking): Promise<Granted> {
@@ -51,7 +59,13 @@ async function byOwnTransaction(session: ClientSession, asking: Asking): Promise
     import('../../chain/sender.ts'),
   ])
   const { reader, rpc } = await session.chain()
-  const sender = new TransactionSender({ rpc, chainId: config.chainId, account: await session.account(asking.client) })
+  const { patienceSeconds, raiseFee = false } = asking
+  const sender = new TransactionSender({
+    rpc,
+    chainId: config.chainId,
+    account: await session.account(asking.client),
+    ...(patienceSeconds !== undefined && { patienceSeconds }),
+  })
   const { token, device, receipt, paid } = await requestToken({
     reader,
     sender,
@@ -61,6 +75,13 @@ async function byOwnTransaction(session: ClientSession, asking: Asking): Promise
     evidence: asking.evidence,
     confirmations: asking.confirmations,
     allowContracts: config.allowContracts,
+    journal: {
+      open: (step) => session.state.openTransaction(asking, step),
+      signed: (step, transaction) => session.state.keepTransaction(asking, step, transaction),
+      closed: (step) => session.state.keepTransaction(asking, step, undefined),
+    },
+    raiseFee,
+    onGranted: (granted) => remember(session, asking, granted.device, granted.token),
     onProgress: (p) => ctx.out.progress(progressText(p)),
     signal: ctx.signal,
   })
@@ -90,6 +111,8 @@ async function throughRelay(session: ClientSession, asking: Asking): Promise<Gra
       evidence: asking.evidence,
       confirmations: asking.confirmations,
       allowContracts: config.allowContracts,
+      keeper: relayKeeper(session, asking),
+      onGranted: (granted) => remember(session, asking, offer.resource, granted),
       onProgress: (p) => ctx.out.progress(progressText(p)),
       signal: ctx.signal,
     })
@@ -99,12 +122,31 @@ async function throughRelay(session: ClientSession, asking: Asking): Promise<Gra
   }
 }
 
+function relayKeeper(session: ClientSession, asking: Asking): RelayKeeper {
+  const { client, contract, offer } = asking
+  const { state } = session
+  const load = async (): Promise<RelayRecord | undefined> =>
+    (await state.relayRecords(contract, offer)).find((r) => r.client === client)
+  return {
+    load,
+    save: async (change) => {
+      const { fresh = false } = (await load()) ?? {}
+      await state.saveRelayRecord({ client, contract, offer, fresh, ...change })
+    },
+    clear: () => state.removeRelayRecord(asking),
+  }
+}
+
 function progressText(p: RelayProgress): string {
   switch (p.phase) {
     case 'relay-puzzle':
       return `solving the relay's puzzle: ${p.tried} tries, about ${p.expected} expected`
     case 'puzzle':
       return `solving the puzzle: ${p.tried} tries, about ${p.expected} expected`
+    case 'puzzle-lost':
+      return `a reorganisation took block ${p.block} that the puzzle is bound to: solving it again (${p.attempt + 1} of ${p.of})`
+    case 'resumed':
+      return 'an earlier request that was cut off is on its way: going on with it'
     case 'allowance':
       return `allowing the payment of ${p.amount} units of ${p.currency}`
     case 'priced':

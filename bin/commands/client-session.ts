@@ -57,6 +57,11 @@ export class ClientSession {
     this.#accounts.set(account.address, Promise.resolve(account))
   }
 
+  /** The same with a key of the wallet that is opened when it is needed. */
+  useAddress(address: Address): void {
+    this.#chosen = address
+  }
+
   /** The address of this command's key; no password is needed to know it. */
   get address(): Address {
     return this.#chosen ?? this.home.chooseKey(this.options.key, this.config.defaultKey)

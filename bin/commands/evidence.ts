@@ -1,6 +1,6 @@
 /** What a client shows for an offer beside computing and paying: a list that it is on, an attestation. */
 import { readFile } from 'node:fs/promises'
-import type { Evidence } from '../../chain/request.ts'
+import type { Evidence } from '../../chain/evidence.ts'
 import { fromHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Address, parseAddress } from '../../protocol/messages/address.ts'

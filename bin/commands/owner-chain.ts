@@ -26,6 +26,8 @@ export function sending(command: Command): Command {
   return command
     .option('--dry-run', 'say what it would cost, send nothing')
     .option('--confirmations <n>', 'blocks to wait for on top of each transaction')
+    .option('--patience <duration>', 'how long a transaction may take to be mined', '5m')
+    .option('--raise-fee', 'the same command again: send what is not mined yet once more, with a higher fee')
 }
 
 export function registerDeploy(owner: Command): void {

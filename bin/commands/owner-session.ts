@@ -12,6 +12,8 @@ import { readPassword } from '../terminal/password.ts'
 export interface ChainOptions {
   readonly dryRun?: boolean
   readonly confirmations?: string
+  readonly patience?: string
+  readonly raiseFee?: boolean
 }
 
 /** Opens the owner's key and connects to its chain; nothing is sent yet. */
@@ -27,6 +29,8 @@ export async function openSession(ctx: CommandContext, options: ChainOptions): P
     config,
     account,
     dryRun: options.dryRun === true,
+    patienceSeconds: options.patience === undefined ? undefined : parseSeconds(options.patience),
+    raiseFee: options.raiseFee === true,
     signal: ctx.signal,
     onProgress: (p) => ctx.out.progress(describeProgress(p)),
   })

@@ -1,7 +1,7 @@
 /** `iotchain request` and `iotchain offers`: what a device's owner offers, and asking for it. */
 import type { Command } from 'commander'
+import type { Evidence } from '../../chain/evidence.ts'
 import type { Condition, Offer } from '../../chain/offers.ts'
-import type { Evidence } from '../../chain/request.ts'
 import { bitsOf } from '../../chain/rule.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Address, parseAddress } from '../../protocol/messages/address.ts'
@@ -26,6 +26,8 @@ interface RequestOptions extends ClientOptions {
   readonly join?: boolean
   readonly fresh?: boolean
   readonly light?: boolean
+  readonly patience?: string
+  readonly raiseFee?: boolean
 }
 
 /** What is on offer for a device, and what each offer wants of this client. */
@@ -72,6 +74,8 @@ export function registerRequest(program: Command): void {
     .option('--list <file>', 'addresses of an allowlist, one a line')
     .option('--attestation <file-or-url>', 'an attestation: JSON {issuer, expiresAt, signature}')
     .option('--confirmations <n>', 'blocks to wait for (default: as in config.yaml)')
+    .option('--patience <duration>', 'how long the transaction may take to be mined', '5m')
+    .option('--raise-fee', 'the same request again: send what is not mined yet once more, with a higher fee')
     .option('--join', 'then become a member of the groups that the token names')
     .option('--fresh', 'with a new address that owns nothing: the key server’s relay pays the transaction')
     .option('--light', 'with --fresh: spend little on encrypting the key, for development chains')
@@ -86,11 +90,11 @@ export function registerRequest(program: Command): void {
 
 async function request(session: ClientSession, options: RequestOptions, device: Address): Promise<void> {
   const { ctx, config } = session
-  if (options.fresh === true) {
-    if (options.key !== undefined) throw new IotchainError('client/bad-number', '--fresh makes a key, --key names one')
-    session.useAccount(await createKey(ctx, options.light === true))
+  if (options.fresh === true && options.key !== undefined) {
+    throw new IotchainError('client/bad-number', '--fresh makes a key, --key names one')
   }
   const offer = await chooseOffer(session, options, device)
+  if (options.fresh === true) await useFreshKey(session, options, offer)
   const pay = parseWei(options.pay ?? '0')
   const evidence: Evidence = {
     payAtMost: pay,
@@ -106,6 +110,8 @@ async function request(session: ClientSession, options: RequestOptions, device: 
     relayed: options.fresh === true,
     ttlSeconds: options.ttl === undefined ? undefined : Math.floor(parseDuration(options.ttl) / 1000),
     evidence,
+    patienceSeconds: options.patience === undefined ? undefined : parseDuration(options.patience) / 1000,
+    raiseFee: options.raiseFee,
     confirmations:
       options.confirmations === undefined
         ? config.confirmations
@@ -129,6 +135,22 @@ async function request(session: ClientSession, options: RequestOptions, device: 
   if (options.join !== true) return
   for (const bit of bits) await joinGroup(session, { device, bit })
   ctx.out.note(`member of ${bits.length === 1 ? 'its group' : `${bits.length} groups`}`)
+}
+
+/** A new address, unless one was made for this request and the request was cut off: then that. */
+async function useFreshKey(session: ClientSession, options: RequestOptions, offer: Offer): Promise<void> {
+  const { ctx, state, home } = session
+  const { contract, id } = offer
+  const own = home.addresses()
+  const before = (await state.relayRecords(contract, id)).find((r) => r.fresh && own.includes(r.client))
+  if (before !== undefined) {
+    ctx.out.note(`going on with ${before.client}, which was made for this before`)
+    session.useAddress(before.client)
+    return
+  }
+  const account = await createKey(ctx, options.light === true)
+  session.useAccount(account)
+  await state.saveRelayRecord({ client: account.address, contract, offer: id, fresh: true })
 }
 
 /** @throws `client/unregistered-device`, `client/no-offer`, `client/which-offer` */

@@ -94,13 +94,13 @@ describe('sending', () => {
     })
     await expect(cutOff).rejects.toMatchObject({ name: 'AbortError' })
     const before = await s.rpc.call<Hex>('eth_getTransactionCount', [s.owner.address, 'pending'])
-    const going = s.senderOf(s.owner).resume(grant(777), raw)
+    const going = s.senderOf(s.owner).resume(grant(777), { raw })
     await new Promise((resolve) => setTimeout(resolve, 50))
     await s.mine(1)
     expect((await going)?.hash).toMatch(/^0x/)
     expect(await s.rpc.call('eth_getTransactionCount', [s.owner.address, 'pending'])).toBe(before)
     // also after it was mined
-    expect((await s.senderOf(s.owner).resume(grant(777), raw))?.hash).toBe((await going)?.hash)
+    expect((await s.senderOf(s.owner).resume(grant(777), { raw }))?.hash).toBe((await going)?.hash)
   })
 
   test('one whose place was taken can never be mined', async () => {
@@ -116,7 +116,7 @@ describe('sending', () => {
     await expect(cutOff).rejects.toThrow('power cut')
     await s.rpc.call('evm_setAutomine', [true])
     await s.senderOf(s.owner).send(grant(2))
-    expect(await s.senderOf(s.owner).resume(grant(1), raw)).toBeUndefined()
+    expect(await s.senderOf(s.owner).resume(grant(1), { raw })).toBeUndefined()
   })
 
   test('confirmations are counted', async () => {
