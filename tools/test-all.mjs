@@ -27,6 +27,7 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   hostile: 'test:hostile',
   interop: 'test:interop',
   geth: 'test:geth',
+  pos: 'test:pos',
   vm: 'test:vm',
   'vm:full': 'test:vm:full',
 })

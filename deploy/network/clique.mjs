@@ -3,45 +3,30 @@
 // A light closed network: three geth full nodes under Clique (proof of authority), a block a second. `a` and `b` are the
 // authorization servers, `k` is the key server's node; all three sign, so any one of them may be away.
 //
-//   node deploy/network/clique.mjs up|down|status|stop NODE|start NODE [--folder DIR] [--json]
+//   node deploy/network/clique.mjs up|down|status|stop NODE|start NODE|restart NODE [--folder DIR] [--json]
 //
 // geth 1.13.15 is the last that seals Clique. There is no finality: key servers count confirmations. The signers' keys are
 // made when the network is; the funded accounts are anvil's, so it is a development network unless you change them.
 // It listens on loopback only; to spread it over machines, copy the folder of a node, and use a VPN.
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
-import { parseArgs } from 'node:util'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CHAIN_ID, Frame, NODES, number, orNothing, roleOf, say } from './frame.mjs'
 import { enodeOf, findGeth, fundedAlloc, introduce, ipcPath, newNodeKey, startGeth, TEST_ACCOUNTS } from './geth.mjs'
-import { freePorts, ipc, isRunning, rpc, stop, until } from './processes.mjs'
+import { freePorts, ipc, isRunning, rpc, until } from './processes.mjs'
 
-const NODES = /** @type {const} */ (['a', 'b', 'k'])
-const CHAIN_ID = 20180415
-
-/** @typedef {'a' | 'b' | 'k'} Name */
+/** @typedef {import('./frame.mjs').Name} Name */
 /** @typedef {{http: number, p2p: number}} Ports */
 /** @typedef {{bootnode: string, signers: Record<Name, string>, nodeKeys: Record<Name, string>, ports: Record<Name, Ports>}} State */
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { folder: { type: 'string' }, json: { type: 'boolean', default: false } },
-})
-const stateHome = process.env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state')
-const folder = resolve(values.folder ?? join(stateHome, 'iotchain-clique'))
-const stateFile = join(folder, 'network.json')
+/** @type {Frame<State>} */
+const frame = new Frame('clique')
+const { folder } = frame
 
-/** @param {string} text */
-const say = (text) => process.stderr.write(`${text}\n`)
 /** @param {State} state @param {Name} name */
 const urlOf = (state, name) => `http://127.0.0.1:${state.ports[name].http}`
-
-/** @returns {State} */
-function readState() {
-  if (!existsSync(stateFile)) throw new Error(`there is no network in ${folder}: bring one up first`)
-  return JSON.parse(readFileSync(stateFile, 'utf8'))
-}
+const findCliqueGeth = () => findGeth('1.13.15', 'GETH_CLIQUE')
 
 /** A signer's key in geth's own keystore. @param {string} geth @param {Name} name @returns {string} its address */
 function makeSigner(geth, name) {
@@ -100,99 +85,79 @@ function runNode(state, name, geth) {
 }
 
 async function up() {
-  const geth = findGeth('1.13.15', 'GETH_CLIQUE')
-  if (existsSync(stateFile)) throw new Error(`there is a network in ${folder}: start its nodes, or take it down first`)
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const [ha, pa, hb, pb, hk, pk] = await freePorts(6)
-  const signers = /** @type {Record<Name, string>} */ (Object.fromEntries(NODES.map((n) => [n, makeSigner(geth, n)])))
-  writeFileSync(join(folder, 'genesis.json'), JSON.stringify(genesisOf(Object.values(signers)), null, 2))
-  /** @type {State} */
-  const state = {
-    bootnode: '',
-    signers,
-    nodeKeys: { a: newNodeKey(), b: newNodeKey(), k: newNodeKey() },
-    ports: {
-      a: { http: Number(ha), p2p: Number(pa) },
-      b: { http: Number(hb), p2p: Number(pb) },
-      k: { http: Number(hk), p2p: Number(pk) },
-    },
-  }
-  writeFileSync(stateFile, JSON.stringify(state, null, 2), { mode: 0o600 })
-  say('starting three geth full nodes')
-  runNode(state, 'a', geth)
-  state.bootnode = await enodeOf(folder, 'a')
-  writeFileSync(stateFile, JSON.stringify(state, null, 2), { mode: 0o600 })
-  for (const name of /** @type {const} */ (['b', 'k'])) runNode(state, name, geth)
-  await introduce(folder, NODES)
-  await until('the first blocks', async () => Number(await rpc(urlOf(state, 'k'), 'eth_blockNumber')) > 1, 60_000)
-  report(await status())
+  const geth = findCliqueGeth()
+  await frame.raise(async () => {
+    const [ha, pa, hb, pb, hk, pk] = await freePorts(6)
+    const signers = /** @type {Record<Name, string>} */ (Object.fromEntries(NODES.map((n) => [n, makeSigner(geth, n)])))
+    writeFileSync(join(folder, 'genesis.json'), JSON.stringify(genesisOf(Object.values(signers)), null, 2))
+    /** @type {State} */
+    const state = {
+      bootnode: '',
+      signers,
+      nodeKeys: { a: newNodeKey(), b: newNodeKey(), k: newNodeKey() },
+      ports: {
+        a: { http: Number(ha), p2p: Number(pa) },
+        b: { http: Number(hb), p2p: Number(pb) },
+        k: { http: Number(hk), p2p: Number(pk) },
+      },
+    }
+    frame.write(state)
+    say('starting three geth full nodes')
+    runNode(state, 'a', geth)
+    state.bootnode = await enodeOf(folder, 'a')
+    frame.write(state)
+    for (const name of /** @type {const} */ (['b', 'k'])) runNode(state, name, geth)
+    await introduce(folder, NODES)
+    await until('the first blocks', async () => Number(await rpc(urlOf(state, 'k'), 'eth_blockNumber')) > 1, 60_000)
+  })
+  await status()
 }
 
-async function down() {
-  readState()
-  await Promise.all(NODES.map((n) => stop(folder, `geth-${n}`)))
-  rmSync(folder, { recursive: true, force: true })
-  say('the network is down and its data removed')
+async function stopNode() {
+  frame.read()
+  await frame.stop(`geth-${frame.node}`)
+  say(`node ${frame.node} is stopped`)
 }
 
-/** @param {string | undefined} text @returns {Name} */
-function nodeNamed(text) {
-  const name = NODES.find((n) => n === text)
-  if (name === undefined) throw new Error('name a node: a, b or k')
-  return name
+async function startNode() {
+  const name = frame.node
+  runNode(frame.read(), name, findCliqueGeth())
+  await introduce(
+    folder,
+    NODES.filter((n) => isRunning(folder, `geth-${n}`)),
+  )
+  say(`node ${name} is started`)
 }
-
-const runningNodes = () => NODES.filter((n) => isRunning(folder, `geth-${n}`))
 
 async function status() {
-  const state = readState()
+  const state = frame.read()
   const nodes = await Promise.all(
     NODES.map(async (name) => {
       const url = urlOf(state, name)
       const [latest, peers] = await Promise.all([
-        rpc(url, 'eth_blockNumber')
-          .then(Number)
-          .catch(() => undefined),
-        ipc(ipcPath(folder, name), 'admin_peers')
-          .then((p) => p.length)
-          .catch(() => undefined),
+        orNothing(rpc(url, 'eth_blockNumber').then(Number)),
+        orNothing(ipc(ipcPath(folder, name), 'admin_peers').then((p) => p.length)),
       ])
-      const role = name === 'k' ? 'key server' : 'authorization server'
-      return { name, role, url, running: isRunning(folder, `geth-${name}`), latest, peers }
+      return { name, role: roleOf(name), url, running: isRunning(folder, `geth-${name}`), latest, peers }
     }),
   )
-  return { chainId: CHAIN_ID, folder, bootnode: state.bootnode, nodes }
+  frame.report({ chainId: CHAIN_ID, folder, bootnode: state.bootnode, nodes }, (s) => [
+    `chain ${s.chainId} in ${s.folder}: development accounts, loopback only`,
+    `boot node ${s.bootnode}`,
+    ...s.nodes.map(
+      (n) => `${n.name}  ${n.role.padEnd(20)}  ${n.url}  block ${number(n.latest)}  peers ${number(n.peers)}`,
+    ),
+  ])
 }
 
-/** @param {Awaited<ReturnType<typeof status>>} s */
-function report(s) {
-  if (values.json) {
-    process.stdout.write(`${JSON.stringify(s)}\n`)
-    return
-  }
-  const text = (/** @type {number | undefined} */ n) => (n === undefined ? '-' : String(n))
-  console.log(`chain ${s.chainId} in ${s.folder}: development accounts, loopback only\nboot node ${s.bootnode}`)
-  for (const n of s.nodes) {
-    console.log(`${n.name}  ${n.role.padEnd(20)}  ${n.url}  block ${text(n.latest)}  peers ${text(n.peers)}`)
-  }
-}
-
-const [command, node] = positionals
-try {
-  if (command === 'up') await up()
-  else if (command === 'down') await down()
-  else if (command === 'status') report(await status())
-  else if (command === 'stop') {
-    readState()
-    await stop(folder, `geth-${nodeNamed(node)}`)
-    say(`node ${node} is stopped`)
-  } else if (command === 'start') {
-    const name = nodeNamed(node)
-    runNode(readState(), name, findGeth('1.13.15', 'GETH_CLIQUE'))
-    await introduce(folder, runningNodes())
-    say(`node ${name} is started`)
-  } else throw new Error('what to do? up, down, status, stop NODE or start NODE')
-} catch (error) {
-  process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`)
-  process.exitCode = 1
-}
+await frame.run({
+  up,
+  down: () => frame.down(),
+  status,
+  stop: stopNode,
+  start: startNode,
+  restart: async () => {
+    await stopNode()
+    await startNode()
+  },
+})

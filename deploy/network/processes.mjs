@@ -2,25 +2,35 @@
 // Long-running programs of a development network: each with its log, its pid file and its ports, all in one folder, so
 // that a later command finds and stops them. Nothing here is started twice, and only what was started here is stopped.
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { randomInt } from 'node:crypto'
+import { createSocket } from 'node:dgram'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
 
 /** @param {number} ms */
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
+let closed = false
+
+/** From now on `start` refuses: somebody is clearing up. */
+export function startNothingMore() {
+  closed = true
+}
+
 /**
  * Starts a program that outlives this one.
  * @param {{folder: string, name: string, command: string, args: string[], env?: Record<string, string>}} what
  */
 export function start({ folder, name, command, args, env }) {
-  mkdirSync(folder, { recursive: true })
+  if (closed) throw new Error(`${name} is not started any more`)
   if (isRunning(folder, name)) throw new Error(`${name} runs already: stop it first`)
   const log = openSync(join(folder, `${name}.log`), 'a')
   const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log], env: { ...process.env, ...env } })
   child.on('error', (error) => {
     throw new Error(`${name} cannot be started: ${error.message}`)
   })
+  closeSync(log)
   writeFileSync(join(folder, `${name}.pid`), String(child.pid))
   child.unref()
 }
@@ -69,17 +79,37 @@ function signal(pid, name) {
   }
 }
 
-/** Ports that nobody listens at now. @param {number} count @returns {Promise<number[]>} */
+const PORTS = { first: 15_000, last: 31_999 }
+
+/**
+ * Ports that nobody uses now, TCP and UDP, below those that systems hand out to outgoing connections: one of these might be
+ * taken by anybody before the program that gets it here listens.
+ * @param {number} count @returns {Promise<number[]>}
+ */
 export async function freePorts(count) {
-  const servers = await Promise.all(
-    Array.from({ length: count }, () => {
+  /** @type {Set<number>} */
+  const found = new Set()
+  for (let tries = 0; found.size < count; tries++) {
+    if (tries > 50 * count) throw new Error('there are no free ports')
+    const port = randomInt(PORTS.first, PORTS.last + 1)
+    if ((await isFree(port, 'tcp')) && (await isFree(port, 'udp'))) found.add(port)
+  }
+  return [...found]
+}
+
+/** @param {number} port @param {'tcp' | 'udp'} protocol @returns {Promise<boolean>} */
+function isFree(port, protocol) {
+  return new Promise((resolve) => {
+    if (protocol === 'tcp') {
       const server = createServer()
-      return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)))
-    }),
-  )
-  const ports = servers.map((s) => s.address().port)
-  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))))
-  return ports
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+    } else {
+      const socket = createSocket('udp4')
+      socket.once('error', () => resolve(false))
+      socket.bind(port, '127.0.0.1', () => socket.close(() => resolve(true)))
+    }
+  })
 }
 
 /**
