@@ -33,6 +33,18 @@ export class Cursor {
     return this.bytes.subarray(this.at - length, this.at)
   }
 
+  /** As `bstr`, as an unsigned big-endian number: at most 6 octets. */
+  bstrUint(least: number, most: number): number {
+    const length = this.argument(0x40)
+    if (length < least || length > most || length > this.bytes.length - this.at) throw this.malformed()
+    let value = 0
+    for (let i = 0; i < length; i++) value = value * 256 + (this.bytes[this.at + i] as number)
+    // a zero in front leaves the same number in a longer form
+    if (length > 1 && this.bytes[this.at] === 0) throw this.malformed()
+    this.at += length
+    return value
+  }
+
   end(): void {
     if (this.at !== this.bytes.length) throw this.malformed()
   }

@@ -1,3 +1,4 @@
+import { concat, utf8 } from '../bytes.ts'
 import { encodeCbor } from '../cbor.ts'
 import { IotchainError } from '../errors.ts'
 
@@ -17,6 +18,9 @@ export function gonePath(path: ResourcePath): ResourcePath {
   return [...path, GONE_SEGMENT]
 }
 
+/** An array of three, the text, and the head of 20 octets. */
+const FRONT = concat(Uint8Array.of(0x83, 0x71), utf8('iotchain-object-1'), Uint8Array.of(0x54))
+
 /**
  * What binds an object to the URI it was asked for: CBOR ["iotchain-object-1", device, path]. The same octets are the
  * external additional data of Encrypt0, Sign1 and Mac0.
@@ -24,5 +28,5 @@ export function gonePath(path: ResourcePath): ResourcePath {
  */
 export function externalAad(device: Uint8Array, path: ResourcePath): Uint8Array {
   if (device.length !== 20) throw new IotchainError('object/bad-device', 'a device address has 20 octets')
-  return encodeCbor(['iotchain-object-1', device, path])
+  return concat(FRONT, device, encodeCbor(path))
 }

@@ -27,15 +27,12 @@ export function partialIv(seq: number): Uint8Array {
   if (!Number.isSafeInteger(seq) || seq < 0 || seq >= SEQ_LIMIT) {
     throw new IotchainError('object/bad-seq', 'a sequence number is from 0 to 2^40 − 1')
   }
-  let length = 1
-  while (seq >= 256 ** length) length++
-  const out = new Uint8Array(length)
-  let rest = seq
-  for (let i = length - 1; i >= 0; i--) {
-    out[i] = rest % 256
-    rest = Math.floor(rest / 256)
-  }
-  return out
+  const high = Math.floor(seq / 0x100000000)
+  const low = seq >>> 0
+  if (high > 0) return Uint8Array.of(high, low >>> 24, low >>> 16, low >>> 8, low)
+  if (low > 0xffffff) return Uint8Array.of(low >>> 24, low >>> 16, low >>> 8, low)
+  if (low > 0xffff) return Uint8Array.of(low >>> 16, low >>> 8, low)
+  return low > 0xff ? Uint8Array.of(low >>> 8, low) : Uint8Array.of(low)
 }
 
 /** The constant parts of the headers of one (session, resource), so that sealing writes only what changes. */
@@ -100,22 +97,20 @@ export function decodeHeader(bytes: Uint8Array): ObjectHeader {
   cursor.expect(4)
   const sid = copyOf(cursor.bstr(1, 7))
   cursor.expect(6)
-  const seq = seqOf(cursor.bstr(1, 5))
+  const seq = cursor.bstrUint(1, 5)
   cursor.expect(10)
   const context = cursor.bstr(12, 12)
-  const session = new DataView(context.buffer, context.byteOffset).getUint32(8)
+  const session =
+    (((context[8] as number) << 24) |
+      ((context[9] as number) << 16) |
+      ((context[10] as number) << 8) |
+      (context[11] as number)) >>>
+    0
   if (session === 0) throw malformed('session 0')
   cursor.expect(15, 0xa1, 6)
   const iat = cursor.uint()
   cursor.end()
   return { algorithm, contentFormat, sid, seq, gid: copyOf(context, 0, 8) as Gid, session, iat }
-}
-
-function seqOf(iv: Uint8Array): number {
-  if (iv.length > 1 && iv[0] === 0) throw malformed('a Partial IV not in its shortest form')
-  let seq = 0
-  for (const octet of iv) seq = seq * 256 + octet
-  return seq
 }
 
 function checkSession(session: number): void {
