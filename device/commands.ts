@@ -16,7 +16,7 @@ import {
 import type { Credential } from '../protocol/objects/credential.ts'
 import { ObjectOpener } from '../protocol/objects/open.ts'
 import { type ParsedSigned, parseSigned } from '../protocol/objects/parse.ts'
-import { verifySigned } from '../protocol/objects/verify.ts'
+import { coversTime, verifySigned } from '../protocol/objects/verify.ts'
 import type { Logger } from '../runtime/log.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
@@ -141,15 +141,16 @@ export class Commands {
     log.info({ path, value, client: sender.subject, seq: header.seq }, 'command')
   }
 
-  /** The credential of the sender: role w, this group, this Sender ID. Asks the key server once for an unknown one. */
+  /** The credential of the sender: role w, this group, this Sender ID, good at the time of sealing. Asks the key server once for an unknown one. */
   async #sender(parsed: ParsedSigned, group: GroupSession): Promise<Credential> {
-    const find = (): Credential | undefined =>
-      this.#options.credentials.commanders.find(
-        (c) =>
-          equalBytes(c.kid, parsed.kid) &&
-          (c.groups.get(group.gname) ?? []).some((g) => equalBytes(g.sid, parsed.header.sid)),
+    const { kid, header } = parsed
+    const named = (): readonly Credential[] =>
+      this.#options.credentials.commanders.filter(
+        (c) => equalBytes(c.kid, kid) && (c.groups.get(group.gname) ?? []).some((g) => equalBytes(g.sid, header.sid)),
       )
-    const known = find()
+    // One that has ended may have been followed by another: a token was renewed.
+    const covering = (): Credential | undefined => named().find((c) => coversTime(c, header.iat))
+    const known = covering()
     if (known !== undefined) return known
     const { monotonicMs, fetchCredentials, log } = this.#options
     if (monotonicMs() - this.#fetchedMs >= FETCH_INTERVAL_MS) {
@@ -158,7 +159,7 @@ export class Commands {
         log.limited('command-creds', 'warn', { err: error }, 'credentials for a command could not be fetched')
       })
     }
-    const fetched = find()
+    const fetched = covering() ?? named()[0]
     if (fetched === undefined) {
       throw new IotchainError('device/command-unsigned', 'nobody with the right to command this device signed that')
     }

@@ -1,4 +1,4 @@
-/** Bounds the archive of broadcasts of each group: everything in the window stays, older ones up to so many octets. */
+/** Bounds the archive of broadcasts of each group: everything in the window stays, and of what is older so many octets. */
 import { prefixRange, type StoreOperation } from '../store/store.ts'
 import type { Group } from './group.ts'
 import { del, Key, type Storage } from './storage.ts'
@@ -21,7 +21,7 @@ export class Archive {
 
   /** After each broadcast: drops what is too much, oldest first, never a session of the window. */
   async trim(group: Group): Promise<void> {
-    const { name, newest, head } = group
+    const { name, newest } = group
     if (newest === undefined) return
     let entries = this.#sizes.get(name)
     if (entries === undefined) {
@@ -30,10 +30,9 @@ export class Archive {
     } else if (entries.at(-1)?.session !== newest.session) {
       entries.push({ session: newest.session, octets: newest.bytes.length })
     }
-    const { window } = head.policy
-    const keep = typeof window === 'number' ? window : window.min
-    const oldestKept = newest.session - keep
-    let total = entries.reduce((sum, e) => sum + e.octets, 0)
+    const oldestKept = group.manager.windowStart
+    let total = 0
+    for (const { session, octets } of entries) if (session < oldestKept) total += octets
     const operations: StoreOperation[] = []
     while (total > this.#maxOctets && entries[0] !== undefined && entries[0].session < oldestKept) {
       const { session, octets } = entries.shift() as Entry

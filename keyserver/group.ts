@@ -140,7 +140,7 @@ export class Group {
   }
 
   /** For questions only; whatever changes goes through `change`. */
-  get manager(): Pick<GroupManager, 'membership' | 'members' | 'session' | 'epoch' | 'allocatedEpoch'> {
+  get manager(): Pick<GroupManager, 'membership' | 'members' | 'session' | 'epoch' | 'allocatedEpoch' | 'windowStart'> {
     return this.#manager
   }
 

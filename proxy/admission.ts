@@ -99,16 +99,15 @@ export class Admission {
     const state = archive.resource(device, resource)
     const same = await this.#stored(target, parsed, backlog)
     if (same !== undefined && equalBytes(same.bytes, bytes)) return 'same'
-    const asLatest = kind === 'gone' || (kind === 'object' && !backlog)
     // Order and time come before the signature: they are cheap, and an old object of the device itself is common.
-    this.#checkOrder(target, parsed, book, asLatest, same)
-    this.#checkTime(header.iat, asLatest)
+    this.#checkOrder(target, parsed, book, same, backlog)
+    this.#checkTime(header.iat, kind, backlog)
     if (kind === 'pack' && target.seq !== undefined && target.seq !== header.seq) {
       throw new IotchainError('object/swapped', 'the pack has another sequence number than its path')
     }
     const current = await this.#verify(target, bytes, parsed, book)
     // A credential that was fetched just now may order the Sender IDs anew.
-    if (current !== book) this.#checkOrder(target, parsed, current, asLatest, same)
+    if (current !== book) this.#checkOrder(target, parsed, current, same, backlog)
     archive.assertRoom(device, resource)
     rate.take(device)
     const object: StoredObject = {
@@ -123,9 +122,9 @@ export class Admission {
     if (kind === 'gone') {
       const sids = current.sids(target.deviceBytes, header.gid)
       await archive.putGone(device, resource, object, (place) => compareOrder(sids, place, header) < 0)
-    } else if (asLatest) await archive.putLatest(device, resource, object)
+    } else if (kind === 'object' && !backlog) await archive.putLatest(device, resource, object)
     else await archive.putPast(device, resource, kind === 'pack' ? 'pack' : 'object', object)
-    if (asLatest) onChange(target)
+    if (kind === 'gone' || (kind === 'object' && !backlog)) onChange(target)
     return state?.latest === undefined ? 'created' : 'changed'
   }
 
@@ -146,8 +145,8 @@ export class Admission {
     target: Target,
     parsed: ParsedSigned,
     book: CredentialBook,
-    asLatest: boolean,
     same: StoredObject | undefined,
+    backlog: boolean,
   ): void {
     const { header } = parsed
     const state = this.#options.archive.resource(target.device, target.resource)
@@ -160,14 +159,15 @@ export class Admission {
     if (notAbove(state?.gone)) {
       throw new IotchainError('proxy/order', 'the device has had everything up to here forgotten')
     }
-    if (asLatest && notAbove(state?.latest)) {
+    if (target.kind === 'object' && !backlog && notAbove(state?.latest)) {
       throw new IotchainError('proxy/order', 'an object that is later in the order is stored', {
         hint: 'objects of the past are stored with ?backlog',
       })
     }
   }
 
-  #checkTime(iat: number, asLatest: boolean): void {
+  /** A tombstone may be as late as it is: the order alone says what it takes away. */
+  #checkTime(iat: number, kind: Target['kind'], backlog: boolean): void {
     const { clock, maxSkewSeconds, historyKeepSeconds } = this.#options
     const now = clock.nowMs() / 1000
     if (iat > now + FUTURE_SECONDS) {
@@ -175,7 +175,8 @@ export class Admission {
         hint: 'check the clock of the device, then that of the proxy',
       })
     }
-    if (asLatest && Math.abs(iat - now) > maxSkewSeconds) {
+    if (kind === 'gone') return
+    if (kind === 'object' && !backlog && Math.abs(iat - now) > maxSkewSeconds) {
       throw new IotchainError('proxy/too-old', `a latest object was sealed at most ${maxSkewSeconds} s ago`, {
         hint: 'objects of the past are stored with ?backlog',
       })

@@ -62,6 +62,12 @@ export class SdshManager implements GroupManager {
     return this.head.allocated === 0 ? undefined : this.head.allocated
   }
 
+  get windowStart(): number {
+    const newest = this.ledger.sessions.at(-1)
+    if (newest === undefined) return this.head.session + 1
+    return windowStart(this.head.policy.window, this.ledger.sessions, newest.session, newest.nbf)
+  }
+
   join(id: MemberId, options: JoinOptions): JoinResult {
     const { membership: m, repeated } = this.roster.join(id, options)
     const personal = this.personal(id)

@@ -94,12 +94,12 @@ export class SdshMember implements GroupMember {
     if (claimed.session <= this.newest && options.asked !== true) return 'old'
     const broadcast = verifyBroadcast(this.suite, claimed, this.kdc)
     const personals = this.personals.filter((p) => p.epoch === broadcast.epoch)
-    if (personals.length === 0) return 'unknown-epoch'
+    if (personals.length === 0) return this.noted(broadcast, 'unknown-epoch')
     for (const personal of personals) {
       const opened = this.open(broadcast, personal)
       if (opened !== undefined) return this.keep(broadcast, opened)
     }
-    return 'not-for-me'
+    return this.noted(broadcast, 'not-for-me')
   }
 
   key(session: number): GroupKey | undefined {
@@ -183,6 +183,13 @@ export class SdshMember implements GroupMember {
       return { stretch, leafSecret }
     }
     return undefined
+  }
+
+  /** Not to be opened, but genuine: the sessions before it are superseded, whoever is still in the group. */
+  private noted({ session, nbf, exp }: Broadcast, outcome: NotReceived): NotReceived {
+    this.seen.set(session, { session, nbf, exp })
+    bound(this.seen, MEMBER_LIMITS.times)
+    return outcome
   }
 
   private keep(broadcast: Broadcast, { stretch, leafSecret }: Opened): ReceivedBroadcast {

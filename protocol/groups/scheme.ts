@@ -121,6 +121,9 @@ export interface GroupManager {
    */
   next(t: { nbf: number; exp: number }): Uint8Array
 
+  /** r − w(r) of the newest session, however far its broadcast had to be cut: what a member may want to heal. */
+  readonly windowStart: number
+
   /** A fresh Sender ID, unique in the group for ever: 1 to 7 octets. Part of the state to commit. */
   issueSid(): Uint8Array
 

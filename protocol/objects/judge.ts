@@ -77,7 +77,8 @@ export function judgeObject(options: JudgeOptions): Judgement {
   const limit = kind === 'mac' ? now : header.iat
   const oldSession = supersededAt !== undefined && supersededAt + options.graceSeconds < limit
   if (kind === 'mac') {
-    if (oldSession) throw new IotchainError('object/old-session', 'a mac-object of a session that has been superseded')
+    const over = times !== undefined && times.exp + options.graceSeconds < now
+    if (oldSession || over) throw new IotchainError('object/old-session', 'a mac-object of a session that is over')
     const seen = options.broadcastSeenAt
     if (seen === undefined || now - seen > BROADCAST_FRESHNESS) {
       throw new IotchainError('object/unfresh-broadcast', 'a mac-object needs a look at the newest broadcast first', {

@@ -81,6 +81,11 @@ export function verifyMacObject(
   return parsed
 }
 
+/** Whether a credential was good at a time, Unix seconds; clocks may be off a little. */
+export function coversTime(credential: Credential, at: number): boolean {
+  return credential.iat - CLOCK_SKEW <= at && at <= credential.exp
+}
+
 function credentialFor(parsed: ParsedSigned, options: VerifyOptions): Credential {
   const { header } = parsed
   const sender = options.sender ?? options.device
@@ -101,7 +106,7 @@ function credentialFor(parsed: ParsedSigned, options: VerifyOptions): Credential
     }
     throw new IotchainError('object/re-signed', 'somebody else than its sender signed the object')
   }
-  const covering = own.find((c) => c.iat - CLOCK_SKEW <= header.iat && header.iat <= c.exp)
+  const covering = own.find((c) => coversTime(c, header.iat))
   if (covering === undefined) {
     throw new IotchainError('object/not-covered', 'no credential covers the time at which the object was sealed', {
       hint: 'fetch the credentials of that time from the key server',

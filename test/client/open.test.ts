@@ -124,6 +124,26 @@ describe('a client opens', () => {
     await expect(w.ask(late.mac, { form: 'mac' })).rejects.toThrow(code('object/old-session'))
   })
 
+  test('a mac-object, no longer once the broadcast of a later session leaves the member out', async () => {
+    await w.membership.fetchBroadcast()
+    w.group.leave(CLIENT)
+    w.group.advance(300)
+    w.clock.seconds += 50
+    expect((await w.ask(w.group.seal({ session: 1 }).mac, { form: 'mac' })).header.session).toBe(1)
+    w.clock.seconds += 11
+    await expect(w.ask(w.group.seal({ session: 1 }).mac, { form: 'mac' })).rejects.toThrow(code('object/old-session'))
+  })
+
+  test('a mac-object, no longer once its session is over, also when none followed', async () => {
+    await w.membership.fetchBroadcast()
+    w.clock.seconds += SESSION_SECONDS + 20
+    const { mac } = w.group.seal()
+    w.clock.seconds += 40
+    await w.ask(mac, { form: 'mac' })
+    w.clock.seconds += 1
+    await expect(w.ask(mac, { form: 'mac' })).rejects.toThrow(code('object/old-session'))
+  })
+
   test('a pack, under the sequence number of its URI', async () => {
     const at = w.clock.seconds
     const plaintext = encodePack({

@@ -19,7 +19,7 @@ interface Commander {
   readonly member: GroupMember
   readonly sid: Uint8Array
   /** The key server begins to hand out the credential. */
-  publish(): void
+  publish(life?: { iat: number; exp: number }): void
   seal(
     value: boolean,
     changes?: { path?: string[]; seq?: number; iat?: number; session?: number; device?: Uint8Array; key?: Uint8Array },
@@ -40,15 +40,14 @@ function makeCommander(rig: Rig, options: { bit?: number; known?: boolean; expir
   const signingKey = suite.ed25519.signing(seed)
   const iat = now()
   const groups = new Map([[[...gid].map((b) => b.toString(16).padStart(2, '0')).join(''), [{ sid, from: iat }]]])
-  const credential = issueCredential(
-    suite,
-    { issuer: 'test', subject: CLIENT, role: 'w', iat, exp: iat + 3600, publicKey: signingKey.publicKey, groups },
-    rig.keyServer.kdc,
-  )
-  if (options.known !== false) rig.keyServer.commanders.push(credential)
+  const publish = (life = { iat, exp: iat + 3600 }): void => {
+    const claims = { issuer: 'test', subject: CLIENT, role: 'w' as const, publicKey: signingKey.publicKey, groups }
+    rig.keyServer.commanders.push(issueCredential(suite, { ...claims, ...life }, rig.keyServer.kdc))
+  }
+  if (options.known !== false) publish()
   return {
     member,
-    publish: () => void rig.keyServer.commanders.push(credential),
+    publish,
     sid,
     seq: 100,
     seal(value, changes = {}) {
@@ -144,6 +143,22 @@ describe('commands', () => {
     expect((await state()).on).toBe(false)
     // Asked for again only after ten seconds.
     await expect.poll(() => send(later.seal(true)), { timeout: 10_000, interval: 100 }).toBe('2.04')
+  })
+
+  test('a credential that ended is asked after: the right may have been renewed', async () => {
+    const { rig, send } = await makeScene()
+    const renewed = makeCommander(rig, { known: false })
+    renewed.member.receive(rig.keyServer.publish(8))
+    const begun = now()
+    renewed.publish({ iat: begun, exp: begun + 15 })
+    await expect.poll(() => now(), { timeout: 5000 }).toBeGreaterThan(begun + 1)
+    expect(await send(renewed.seal(true))).toBe('2.04')
+    await expect.poll(() => now(), { timeout: 10_000, interval: 20 }).toBeGreaterThan(begun + 15)
+    renewed.member.receive(rig.keyServer.publish(8))
+    await expect.poll(() => renewed.member.current(now())?.session, { timeout: 5000 }).toBe(renewed.member.session)
+    expect(await send(renewed.seal(false))).toBe('4.01')
+    renewed.publish({ iat: begun, exp: begun + 3600 })
+    await expect.poll(() => send(renewed.seal(false)), { timeout: 15_000, interval: 100 }).toBe('2.04')
   })
 
   test('after a session is over its commands count for ten seconds', async () => {

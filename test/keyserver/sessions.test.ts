@@ -322,4 +322,22 @@ describe('commit before send', () => {
     expect(await there(1)).toBe('4.04')
     for (let j = last - 4; j <= last; j++) expect(await there(j)).toBe('2.05')
   })
+
+  test('a window measured in time is kept whole, however many sessions it has; what is older takes the room', async () => {
+    const { device } = await setUp({
+      config: {
+        sessions: { length: '60s', minimum: '10s', lead: '0s', epoch: '1h', window: '20m', windowSessions: 2 },
+        limits: { archiveMiB: 0.0005 },
+      },
+    })
+    await device.join()
+    await live(world, 60 * 40)
+    const there = async (j: number) =>
+      (await call(world.server.plain, plainPeer, 'GET', `/bc/${device.name(0)}/${j}`)).text
+    const last = session(device)
+    for (let j = last - 19; j <= last; j++) expect(await there(j)).toBe('2.05')
+    // about two of 240 octets fit into 524
+    expect(await there(last - 21)).toBe('2.05')
+    expect(await there(last - 24)).toBe('4.04')
+  })
 })

@@ -145,6 +145,21 @@ describe('a proxy stores', () => {
     expect(await w.put(w.group.seal().signed)).toBe('created')
   })
 
+  test('a tombstone that comes late takes away what is before it, and leaves what is after', async () => {
+    const before = w.group.seal().signed
+    await w.put(before)
+    const gone = w.group.seal({ path: ['s', 'temp', '@gone'] }).signed
+    w.clock.seconds += 3600
+    const after = w.group.seal()
+    await w.put(after.signed)
+    expect(await w.put(gone, 's/temp/@gone', true)).toBe('changed')
+    expect(latest()?.seq).toBe(after.seq)
+    expect(await w.archive.list(w.device.address, '/s/temp', 0, 1e11)).toEqual([])
+    await expect(w.put(before, 's/temp', true)).rejects.toThrow(code('proxy/order'))
+    const ahead = w.group.seal({ path: ['s', 'temp', '@gone'], iat: w.clock.seconds + 61 }).signed
+    await expect(w.put(ahead, 's/temp/@gone')).rejects.toThrow(code('object/future'))
+  })
+
   test('after a restart, without its key server, and the order holds', async () => {
     const store = openMemoryStore()
     const first = await world(store, w)
