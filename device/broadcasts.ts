@@ -125,7 +125,7 @@ export class BroadcastWatcher {
   async #take(message: Uint8Array, source: string): Promise<void> {
     const { group, log } = this.#options
     try {
-      await group.receive(message, source)
+      await group.receive(message, source, true)
     } catch (error) {
       log.limited(
         `broadcast ${source}`,

@@ -6,7 +6,7 @@ import { suite } from '#crypto'
 import { equalBytes } from '../protocol/bytes.ts'
 import { publicKeyOf } from '../protocol/cose/key.ts'
 import type { SigningKey } from '../protocol/crypto/suite.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { claimBroadcast, verifyBroadcast } from '../protocol/groups/broadcast.ts'
 import { type Gid, gname } from '../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../protocol/groups/personal-key.ts'
@@ -20,6 +20,7 @@ import type { Logger } from '../runtime/log.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import type { Store } from '../store/store.ts'
 import type { DeviceTime } from './device-time.ts'
+import type { FalseBroadcasts } from './false-broadcasts.ts'
 import type { Sequence } from './sequence.ts'
 
 export interface GroupSessionOptions {
@@ -32,6 +33,8 @@ export interface GroupSessionOptions {
   readonly store: Store
   readonly sequence: Sequence
   readonly time: Pick<DeviceTime, 'nowMs'>
+  /** One for all groups of the device. */
+  readonly falseBroadcasts: FalseBroadcasts
   readonly log: Logger
 }
 
@@ -153,12 +156,13 @@ export class GroupSession {
 
   /**
    * Takes a broadcast from whatever source: only its signature counts.
-   * @throws `group/…` for octets that are not a broadcast of this key server for this group
+   * @param asked it was asked for there; a stranger brought it otherwise
+   * @throws `group/…` for octets that are not a broadcast of this key server for this group; `device/false-broadcasts`
    */
-  async receive(message: Uint8Array, source: string): Promise<ReceivedBroadcast | NotReceived> {
+  async receive(message: Uint8Array, source: string, asked: boolean): Promise<ReceivedBroadcast | NotReceived> {
     const member = this.#required()
     const before = member.session
-    const received = member.receive(message)
+    const received = this.#checked(member, message, source, asked)
     if (received === 'not-for-me' && (await this.#takeGiven(message))) return received
     if (typeof received === 'string') {
       if (received !== 'old') this.onGap?.(received)
@@ -171,6 +175,19 @@ export class GroupSession {
       this.onSession?.(member.session)
     }
     return received
+  }
+
+  #checked(member: GroupMember, message: Uint8Array, source: string, asked: boolean): ReceivedBroadcast | NotReceived {
+    const { falseBroadcasts } = this.#options
+    if (!falseBroadcasts.mayBring(source, asked)) {
+      throw new IotchainError('device/false-broadcasts', 'too many false broadcasts came from there')
+    }
+    try {
+      return member.receive(message)
+    } catch (error) {
+      if (isIotchainError(error) && error.code === 'group/bad-signature') falseBroadcasts.wasFalse(source, asked)
+      throw error
+    }
   }
 
   /** The session to seal under now, or undefined: then readings wait. */

@@ -7,6 +7,7 @@ import type { Store } from '../store/store.ts'
 import { BroadcastWatcher } from './broadcasts.ts'
 import type { Credentials } from './credentials.ts'
 import type { DeviceTime } from './device-time.ts'
+import { FalseBroadcasts } from './false-broadcasts.ts'
 import { GroupSession } from './group-session.ts'
 import type { DeviceIdentity } from './identity.ts'
 import type { KeyServer } from './key-server.ts'
@@ -39,6 +40,7 @@ export class Groups {
   readonly #options: GroupsOptions
   readonly #parts = new Map<number, Part>()
   readonly #byName = new Map<string, GroupSession>()
+  readonly #falseBroadcasts = new FalseBroadcasts(() => performance.now())
   #started = false
 
   constructor(options: GroupsOptions) {
@@ -89,7 +91,17 @@ export class Groups {
     const chain = { chainId: settings.chain.id, registry: addressBytes(settings.chain.registry) }
     const gid = gidOf(suite, { ...chain, device: identity.device, bit })
     const { device, signingKey } = identity
-    const session = await GroupSession.load({ gid, bit, device, signingKey, store, sequence, time, log })
+    const session = await GroupSession.load({
+      gid,
+      bit,
+      device,
+      signingKey,
+      store,
+      sequence,
+      time,
+      falseBroadcasts: this.#falseBroadcasts,
+      log,
+    })
     const nowSeconds = (): number | undefined => time.nowSeconds()
     const watcher = new BroadcastWatcher({
       group: session,

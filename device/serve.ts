@@ -1,7 +1,7 @@
 /** The device's CoAP resources (protocol.md "Device"): sealed readings for everybody, readable for members alone. */
 import { suite } from '#crypto'
 import { equalBytes, utf8 } from '../protocol/bytes.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { PACK_SEGMENT } from '../protocol/objects/aad.ts'
 import { etagOf } from '../protocol/objects/etag.ts'
 import type { Logger } from '../runtime/log.ts'
@@ -180,7 +180,7 @@ function broadcastResource({ groups, log }: ServeOptions): Resource {
       const group = find(request)
       if (group === undefined) return problemReply(Code.notFound, { detail: 'this device is not in that group' })
       try {
-        await group.receive(request.payload, request.peer.address)
+        await group.receive(request.payload, request.peer.address, false)
       } catch (error) {
         log.limited(
           `broadcast ${request.peer.address}`,
@@ -188,6 +188,9 @@ function broadcastResource({ groups, log }: ServeOptions): Resource {
           { from: request.peer.address, err: error },
           'a neighbour brought no good broadcast',
         )
+        if (isIotchainError(error) && error.code === 'device/false-broadcasts') {
+          return problemReply(Code.tooManyRequests, { title: error.code, detail: error.message })
+        }
         return problemReply(Code.badRequest, { detail: 'not a broadcast of the key server for this group' })
       }
       return { code: Code.changed }

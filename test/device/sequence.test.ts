@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Sequence } from '../../device/sequence.ts'
+import { SEQ_EPOCH, SEQ_PER_SECOND } from '../../protocol/objects/seq.ts'
 import { bundleProgram } from '../child-program.ts'
 import { memoryFolder } from './fixtures.ts'
 
@@ -11,7 +12,7 @@ const GROUP = '0011223344556677'
 const SID = Uint8Array.of(1, 2)
 const START = 1_760_000_000_000
 /** A longer run: IOTCHAIN_KILLS=200 npx vitest run test/device/sequence.test.ts */
-const KILLS = Number(process.env['IOTCHAIN_KILLS'] ?? 20)
+const KILLS = Number(process.env['IOTCHAIN_KILLS'] ?? 10)
 
 function take(sequence: Sequence, nowMs: number): number | undefined {
   const step = sequence.next(nowMs)
@@ -131,42 +132,94 @@ describe('sequence numbers', () => {
   })
 
   test(
-    `SIGKILL at any moment, ${KILLS} times: no (sid, seq) twice`,
+    `SIGKILL at any moment, ${KILLS} times, and what then happens to the state: no (sid, seq) twice`,
     async () => {
       const program = await bundleProgram('test/device/sequence-child.ts')
       const folder = memoryFolder()
       const path = join(folder, 'sequence')
       const old = join(folder, 'old')
-      Sequence.open(path, 'machine').setSid(GROUP, SID)
+      Sequence.open(path, 'machine').setSid(GROUP, Uint8Array.of(1))
       copyFileSync(path, old)
+      let incarnation = 1
+      /** What a device does that lost its state: another Sender ID before anything is sealed. */
+      const reincarnate = (loss: 'missing' | 'damaged'): void => {
+        const sequence = Sequence.open(path, 'machine')
+        expect(sequence.loss).toBe(loss)
+        expect(sequence.group(GROUP)).toBeUndefined()
+        incarnation++
+        sequence.setSid(GROUP, Uint8Array.of(incarnation >> 8, incarnation & 255))
+        copyFileSync(path, old)
+      }
       const used = new Set<string>()
+      const seen = { bursts: 0, restored: 0, truncated: 0, missing: 0, foreign: 0 }
       let clockMs = START
       let total = 0
       for (let kill = 0; kill < KILLS; kill++) {
-        const child = spawn(process.execPath, [program, path, String(clockMs)], {
-          stdio: ['ignore', 'pipe', 'inherit'],
-        })
-        const startedMs = performance.now()
-        let output = ''
-        await new Promise<void>((resolve) => {
-          const enough = 200 + ((kill * 7919) % 3000)
-          child.stdout.on('data', (data: Buffer) => {
-            output += data.toString()
-            if (output.length > enough) child.kill('SIGKILL')
-          })
-          child.on('close', () => resolve())
-        })
-        for (const line of output.split('\n').slice(0, -1)) {
+        // Every other life seals more than 1 024 objects, four seconds of the clock, before it is killed.
+        const burst = kill % 2 === 1
+        const enough = burst ? 1024 + ((kill * 31) % 200) : 10 + ((kill * 7919) % 300)
+        const lines = await killed(program, [path, String(clockMs)], enough)
+        for (const line of lines) {
           if (used.has(line)) throw new Error(`${line} again after kill ${kill}`)
           used.add(line)
-          total++
         }
-        clockMs += (performance.now() - startedMs) * 50
-        // Every third time an old image is restored, within the same second.
-        if (kill % 3 === 2) copyFileSync(old, path)
+        total += lines.length
+        if (burst) seen.bursts++
+        // The next start is within the second of the last number: the clock stood there, or later.
+        const last = Number(lines.at(-1)?.split(' ')[1])
+        clockMs = (Math.floor(last / SEQ_PER_SECOND) + SEQ_EPOCH) * 1000 + ((kill * 37) % 1000)
+        switch (kill % 5) {
+          case 0: // goes on with what is there
+            break
+          case 1:
+          case 3: // an old image comes back
+            copyFileSync(old, path)
+            seen.restored++
+            break
+          case 2:
+            truncateSync(path, (kill * 13) % statSync(path).size)
+            reincarnate('damaged')
+            seen.truncated++
+            break
+          default:
+            rmSync(path)
+            reincarnate('missing')
+            seen.missing++
+        }
+        if (kill % 7 === 6) {
+          // The card is copied: the other machine refuses, and changes nothing.
+          const before = readFileSync(path, 'utf8')
+          expect(() => Sequence.open(path, 'another machine')).toThrow(
+            expect.objectContaining({ code: 'device/cloned' }),
+          )
+          expect(readFileSync(path, 'utf8')).toBe(before)
+          seen.foreign++
+        }
       }
-      expect(total).toBeGreaterThan(10 * KILLS)
+      expect(total).toBeGreaterThan(500 * KILLS)
+      for (const count of Object.values(seen)) expect(count).toBeGreaterThanOrEqual(Math.floor(KILLS / 7))
     },
     KILLS * 4500,
   )
 })
+
+/** The child's clock runs so many times as fast as ours. */
+const CLOCK_SPEED = 50
+
+/** Lets a child print so many numbers, kills it, and says what it had printed whole. */
+async function killed(program: string, args: readonly string[], enough: number): Promise<string[]> {
+  const child = spawn(process.execPath, [program, ...args, String(CLOCK_SPEED)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let output = ''
+  let lines = 0
+  await new Promise<void>((resolve) => {
+    child.stdout.on('data', (data: Buffer) => {
+      output += data.toString()
+      lines += data.filter((octet) => octet === 0x0a).length
+      if (lines >= enough) child.kill('SIGKILL')
+    })
+    child.on('close', () => resolve())
+  })
+  return output.split('\n').slice(0, -1)
+}

@@ -5,7 +5,7 @@ import { clientMemberId } from '../../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../../protocol/groups/personal-key.ts'
 import { addressBytes } from '../../protocol/messages/address.ts'
 import { decodeNodeKeys, nodeName } from '../../protocol/messages/node.ts'
-import type { Store } from '../../store/store.ts'
+import type { Store, StoreOperation } from '../../store/store.ts'
 import { call, createWorld, live, newest, plainPeer, TestClient, TestDevice, type World } from './harness.ts'
 
 let world: World
@@ -273,6 +273,44 @@ describe('commit before send', () => {
     expect(disk.refused.length).toBeGreaterThan(1)
     expect(new Set(disk.refused)).toEqual(new Set([stored]))
     expect((await client.tryJoin(device)).text).toMatch(/^2/)
+  })
+
+  /** Keeps what was not written with `sync` in memory only: a cut of the power takes it away. */
+  function losingPower() {
+    const control = {
+      store: (inner: Store): Store => {
+        let volatile: StoreOperation[] = []
+        return {
+          async get(key) {
+            const newest = volatile.findLast((o) => o.key === key)
+            if (newest === undefined) return inner.get(key)
+            return newest.type === 'put' ? newest.value : undefined
+          },
+          range: (range) => inner.range(range),
+          close: () => inner.close(),
+          async batch(operations, options) {
+            volatile.push(...operations)
+            if (options?.sync !== true) return
+            const all = volatile
+            volatile = []
+            await inner.batch(all)
+          },
+        }
+      },
+    }
+    return control
+  }
+
+  test('what left the key server survives a cut of the power: broadcasts, members, Sender IDs', async () => {
+    const { device, client } = await setUp({ onDisk: true, wrapStore: losingPower().store })
+    const first = await device.join()
+    const reader = await client.join(device)
+    await live(world, 130)
+    const before = toHex(await newest(world, device))
+    await world.restart()
+    expect(toHex(await newest(world, device))).toBe(before)
+    expect((await device.join()).response.senderId).toEqual(first.response.senderId)
+    expect((await client.join(device)).response.personalKey).toEqual(reader.response.personalKey)
   })
 
   test('everything is as it was after a restart: session, members, leaves, Sender IDs', async () => {
