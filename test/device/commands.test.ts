@@ -155,8 +155,8 @@ describe('commands', () => {
     expect(await send(renewed.seal(true))).toBe('2.04')
     await expect.poll(() => now(), { timeout: 10_000, interval: 20 }).toBeGreaterThan(begun + 15)
     renewed.member.receive(rig.keyServer.publish(8))
-    await expect.poll(() => renewed.member.current(now())?.session, { timeout: 5000 }).toBe(renewed.member.session)
-    expect(await send(renewed.seal(false))).toBe('4.01')
+    // 4.03 until the device has the session too
+    await expect.poll(() => send(renewed.seal(false)), { timeout: 10_000, interval: 50 }).toBe('4.01')
     renewed.publish({ iat: begun, exp: begun + 3600 })
     await expect.poll(() => send(renewed.seal(false)), { timeout: 15_000, interval: 100 }).toBe('2.04')
   })
