@@ -24,6 +24,9 @@ export function registerGauges(metrics: Metrics, sources: GaugeSources): void {
   gauge('dropped_readings', 'Readings that fell out of the ring.', () => sealing.dropped)
   gauge('queued_objects', 'Sealed objects that wait for the proxy.', () => objects.queued)
   gauge('dropped_objects', 'Sealed objects that fell out of the ring.', () => objects.dropped)
+  gauge('store_failing', '1 while the last write to the store has failed.', () =>
+    objects.lastError === undefined ? 0 : 1,
+  )
   gauge('uploaded_objects', 'Objects that the proxy took.', () => uploader?.uploaded ?? 0)
   gauge('refused_objects', 'Objects that the proxy will never take.', () => uploader?.refused ?? 0)
   gauge('commands_taken', 'Commands that moved an actuator.', () => commands.taken)

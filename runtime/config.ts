@@ -2,7 +2,7 @@
  * Configuration files: one YAML file per daemon, checked once against its zod schema. Faults come as one error that
  * names file, line and setting; unknown settings are refused.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { isScalar, LineCounter, type Node, parseDocument, visit } from 'yaml'
 import type * as z from 'zod'
@@ -71,20 +71,24 @@ export function parseConfig<S extends z.ZodType>(schema: S, text: string, name =
 
 /**
  * A path from a configuration file: absolute, relative to the file's folder, or `credential:NAME` for a systemd
- * credential (LoadCredential= puts it into $CREDENTIALS_DIRECTORY).
+ * credential (LoadCredential= puts it into $CREDENTIALS_DIRECTORY). A person who calls a command has no credentials; then
+ * the originals count, where the packages' units take them from: `device/NAME` beside `device.yaml`.
  */
 export function resolvePath(configFile: string, path: string): string {
   if (path.startsWith('credential:')) {
-    const folder = process.env['CREDENTIALS_DIRECTORY']
+    const originals = configFile.replace(/\.ya?ml$/, '')
+    const folder = process.env['CREDENTIALS_DIRECTORY'] ?? (isFolder(originals) ? originals : undefined)
     if (folder === undefined) {
       throw new IotchainError('config/no-credentials', `${path}: this process was given no systemd credentials`, {
         hint: 'start the daemon by its systemd unit with LoadCredential=, or name a file',
       })
     }
-    return join(folder, path.slice('credential:'.length))
+    return join(resolve(folder), path.slice('credential:'.length))
   }
   return isAbsolute(path) ? path : resolve(dirname(configFile), path)
 }
+
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
 
 interface Fault {
   readonly path: readonly PropertyKey[]

@@ -17,6 +17,7 @@ import { loadConfig, resolvePath } from '../../runtime/config.ts'
 import { parseDuration } from '../../runtime/duration.ts'
 import { silentLogger } from '../../runtime/log.ts'
 import { createMetrics } from '../../runtime/metrics.ts'
+import { inStateFolder } from '../../runtime/state-folder.ts'
 import { readPassword } from '../terminal/password.ts'
 
 export async function init(options: { dir: string; json?: boolean }): Promise<void> {
@@ -63,7 +64,7 @@ export function forget(path: string, options: { config: string }): void {
       hint: `there are: ${settings.resources.map((r) => r.path).join(', ')}`,
     })
   }
-  orderForget(resolvePath(options.config, settings.state), path)
+  inStateFolder(resolvePath(options.config, settings.state), (state) => orderForget(state, path))
   console.log(`${path} will be forgotten at the next start or reload of the daemon (systemctl reload iotchain-device)`)
 }
 

@@ -18,6 +18,7 @@ import { systemClock } from '../../runtime/clock.ts'
 import { loadConfig, resolvePath } from '../../runtime/config.ts'
 import { parseDuration } from '../../runtime/duration.ts'
 import { spkiSha256 } from '../../runtime/pki/certificate.ts'
+import { giveBack, inStateFolder } from '../../runtime/state-folder.ts'
 import { openLevelStore } from '../../store/level.ts'
 import type { CoapClient } from '../../transport/coap/client.ts'
 import { dial } from '../../transport/dial.ts'
@@ -122,6 +123,7 @@ async function runRecover(options: RecoverCommand): Promise<void> {
   } finally {
     await Promise.all(clients.map((c) => c.close()))
     await store.close()
+    giveBack(folder)
   }
 }
 
@@ -149,8 +151,14 @@ function code(options: CodeOptions): void {
   const owner = parseAddress(options.owner)
   const device = options.device === undefined ? undefined : parseAddress(options.device)
   const expiresAt = Math.floor(systemClock.nowMs() / 1000) + ttlSeconds
-  const codes = new EnrolmentCodes(join(resolvePath(options.config, config.state), 'codes'), systemClock)
-  const { text } = codes.create({ randomBytes: (n) => suite.randomBytes(n), owner, device, expiresAt })
+  const { text } = inStateFolder(resolvePath(options.config, config.state), (state) =>
+    new EnrolmentCodes(join(state, 'codes'), systemClock).create({
+      randomBytes: (n) => suite.randomBytes(n),
+      owner,
+      device,
+      expiresAt,
+    }),
+  )
   const end = new Date(expiresAt * 1000).toISOString()
   if (options.json === true) {
     console.log(JSON.stringify({ code: text, owner, ...(device === undefined ? {} : { device }), expiresAt }))
@@ -178,8 +186,8 @@ function revoke(options: RevokeOptions): void {
     })
   }
   const config = loadConfig(keyServerSchema, options.config)
-  const folder = join(resolvePath(options.config, config.state), 'orders')
-  orderRevocation(folder, serial === undefined ? { device: parseAddress(device as string) } : { serial })
+  const order = serial === undefined ? { device: parseAddress(device as string) } : { serial }
+  inStateFolder(resolvePath(options.config, config.state), (state) => orderRevocation(join(state, 'orders'), order))
   console.log('the running key server acts on it within seconds, one that is stopped when it starts')
 }
 

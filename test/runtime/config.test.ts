@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -115,6 +115,17 @@ describe('paths of a configuration', () => {
     expect(() => resolvePath('/etc/d.yaml', 'credential:device.key')).toThrow(
       expect.objectContaining({ code: 'config/no-credentials' }),
     )
+  })
+
+  test('without credentials, those of the packages’ folder beside the configuration', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'iotchain-config-'))
+    const file = join(folder, 'device.yaml')
+    expect(() => resolvePath(file, 'credential:device.key')).toThrow(
+      expect.objectContaining({ code: 'config/no-credentials' }),
+    )
+    mkdirSync(join(folder, 'device'))
+    expect(resolvePath(file, 'credential:device.key')).toBe(join(folder, 'device/device.key'))
+    rmSync(folder, { recursive: true })
   })
 
   test('a file is found from another folder', () => {
