@@ -24,6 +24,8 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   fuzz: 'test:fuzz',
   readme: 'test:readme',
   sanitize: 'test:sanitize',
+  arm64: 'test:arm64',
+  soak: 'test:soak',
   hostile: 'test:hostile',
   interop: 'test:interop',
   geth: 'test:geth',

@@ -1,5 +1,5 @@
 /**
- * `npm run test:interop [-- coap|dtls|cose …] [--peer NAME] [--cell ID] [--write]
+ * `npm run test:interop [-- coap|dtls|cose|nodes …] [--peer NAME] [--cell ID] [--write]
  * [--verbose] [--trace]`: starts the real foreign programs, prints
  * the matrix, ends with `N passed, N failed, N skipped` and a non-zero code when a cell failed. `--write` puts the
  * matrix into docs/interop.md. Peers are found or installed by test/peers.
@@ -8,10 +8,12 @@ import { parseArgs } from 'node:util'
 import { COAP_PEER_NAMES } from '../peers/coap-peers.ts'
 import { COSE_PEERS } from '../peers/cose-peers.ts'
 import { DTLS_PEER_NAMES } from '../peers/dtls-peers.ts'
+import { NODE_NAMES } from '../peers/node-versions.ts'
 import { runCoapMatrix } from './coap-matrix.ts'
 import { runCoseMatrix } from './cose-matrix.ts'
 import { writeDocument } from './document.ts'
 import { runDtlsMatrix } from './dtls-matrix.ts'
+import { runNodesMatrix } from './nodes-matrix.ts'
 import { asText, count, type Result } from './results.ts'
 
 const { values, positionals } = parseArgs({
@@ -25,7 +27,7 @@ const { values, positionals } = parseArgs({
   },
 })
 
-const MATRICES = { coap: runCoapMatrix, dtls: runDtlsMatrix, cose: runCoseMatrix } as const
+const MATRICES = { coap: runCoapMatrix, dtls: runDtlsMatrix, cose: runCoseMatrix, nodes: runNodesMatrix } as const
 const asked = positionals.length === 0 ? Object.keys(MATRICES) : positionals
 const unknown = asked.filter((name) => !(name in MATRICES))
 if (unknown.length > 0) {
@@ -49,7 +51,7 @@ const onTrace = values.trace
 for (const name of asked) {
   await MATRICES[name as keyof typeof MATRICES]({ peers: values.peer, cells: values.cell, onResult, onTrace, onPeer })
 }
-const order: readonly string[] = [...COAP_PEER_NAMES, ...DTLS_PEER_NAMES, ...Object.keys(COSE_PEERS)]
+const order: readonly string[] = [...COAP_PEER_NAMES, ...DTLS_PEER_NAMES, ...Object.keys(COSE_PEERS), ...NODE_NAMES]
 results.sort((a, b) => order.indexOf(a.peer) - order.indexOf(b.peer))
 
 process.stdout.write(`\n${asText(results)}\n`)

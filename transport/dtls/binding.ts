@@ -101,7 +101,7 @@ export function dtlsAvailable(): { available: true; openssl: string } | { availa
 }
 
 function load(): Binding {
-  const file = find()
+  const file = bindingFile()
   if (file === undefined) {
     throw new IotchainError('dtls/not-built', 'the DTLS binding is not built, so coaps:// is not available', {
       hint: 'apt install gcc libc6-dev libssl-dev, then run: node tools/build-dtls.mjs',
@@ -117,14 +117,14 @@ function load(): Binding {
       known ? message : `this Node cannot load the DTLS binding: ${message}`,
       {
         cause,
-        hint: 'use Node 20, 22 or 24 from nodejs.org or NodeSource; after a change of machine run: node tools/build-dtls.mjs --force',
+        hint: 'use Node 20, 22, 24 or 26 from nodejs.org or NodeSource; after a change of machine run: node tools/build-dtls.mjs --force',
       },
     )
   }
 }
 
 /** $IOTCHAIN_DTLS_BINDING, else native/build/dtls.node in the nearest folder above this file (source or dist). */
-function find(): string | undefined {
+export function bindingFile(): string | undefined {
   const given = process.env['IOTCHAIN_DTLS_BINDING']
   if (given !== undefined && given !== '') return existsSync(given) ? given : undefined
   let folder = dirname(fileURLToPath(import.meta.url))

