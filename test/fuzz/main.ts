@@ -34,7 +34,8 @@ for (const target of targets) {
   console.log(
     `${target.name}: ${(result.milliseconds / 1000).toFixed(0)} s, ${result.inputs} inputs, ${result.accepted} accepted, ${result.findings.length} findings`,
   )
-  if (result.findings.length === 0 && result.milliseconds < seconds * 1000) {
+  // the search ends by the wall clock, this is measured by another
+  if (result.findings.length === 0 && result.milliseconds < seconds * 990) {
     console.log(`  was not searched for ${seconds} s`)
     process.exitCode = 1
   }
