@@ -78,6 +78,18 @@ export const keyServerSchema = z.strictObject({
         .describe(
           'How others reach the plain CoAP port, told to joiners. Default: the listening address, or the name in the certificate.',
         ),
+      multicast: z
+        .union([
+          z.enum(['all', 'off']),
+          z
+            .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
+            .min(1)
+            .max(64),
+        ])
+        .default('off')
+        .describe(
+          'Network interfaces on which the key server can be discovered (ff02::fd, 224.0.1.187): all, off, or their names.',
+        ),
     })
     .prefault({})
     .describe('UDP addresses.'),
@@ -227,7 +239,7 @@ export const keyServerSchema = z.strictObject({
   multicast: z
     .strictObject({
       group: hostPort.prefault('[ff02::fd]:5683').describe('Multicast group and port.'),
-      interface: z.string().optional().describe("Network interface; default: the system's choice."),
+      interface: z.string().optional().describe('Name of the network interface; default: each one.'),
     })
     .optional()
     .describe('Sends each broadcast to the local network too.'),

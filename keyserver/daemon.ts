@@ -95,7 +95,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
       publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
       running = { server, endpoints }
       if (config.multicast !== undefined) {
-        multicast = await BroadcastMulticast.open(config.multicast.group, config.multicast.interface, log)
+        multicast = new BroadcastMulticast(config.multicast.group, config.multicast.interface, log)
         server.onbroadcast = (group, { bytes }) => multicast?.send(group.name, bytes)
       }
       await tellChain(chain, nodes, context)

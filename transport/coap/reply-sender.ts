@@ -96,7 +96,8 @@ export class ReplySender {
       return
     }
     observers.remove(relation)
-    if (isSafe(request.message.code)) this.challenge(exchange)
+    if (exchange.multicast) stats.dropped.amplification++
+    else if (isSafe(request.message.code)) this.challenge(exchange)
     else this.#shrink(exchange, request, body, szx, block1)
   }
 
