@@ -2,6 +2,7 @@
  * Keeps a group's session keys fresh: observes the key server's broadcasts on plain CoAP and asks other mirrors when
  * it is silent. Nothing here is trusted: a broadcast counts by its signature alone, whoever brings it.
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import { IotchainError } from '../protocol/errors.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
@@ -73,7 +74,9 @@ export class BroadcastWatcher {
     const { group, nowSeconds } = this.#options
     const uri = group.controlGroupUri
     if (uri === undefined) return undefined
-    if (this.#observation === undefined) await this.#observe(uri)
+    // A key server that is away is no reason to ask nobody else.
+    let fault: unknown
+    if (this.#observation === undefined) await this.#observe(uri).catch((error: unknown) => (fault = error))
     const now = nowSeconds()
     const current = group.current()
     if (now === undefined) return 5000
@@ -81,7 +84,9 @@ export class BroadcastWatcher {
     if (current !== undefined && current.exp - now > 5)
       return Math.min(60_000, Math.max(1000, ((current.exp - now) * 1000) / 2))
     await this.#askAll(uri)
-    return group.current() === undefined ? 2000 : 1000
+    if (group.current() !== undefined) return 1000
+    if (fault !== undefined) throw fault
+    return 2000
   }
 
   async #observe(uri: string): Promise<void> {
@@ -111,7 +116,12 @@ export class BroadcastWatcher {
       { accept: ContentFormat.coseSign1 },
     )
     this.#observation = observation
-    await observation.ready
+    // it goes on registering by itself; meanwhile others are asked
+    const patience = new AbortController()
+    await Promise.race([
+      observation.ready,
+      delay(REQUEST_MS, undefined, { signal: patience.signal, ref: false }),
+    ]).finally(() => patience.abort())
   }
 
   /** One GET at each source, until one brings something new. */

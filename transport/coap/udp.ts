@@ -139,11 +139,11 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const host = options.host ?? '::'
   const port = options.port ?? 0
   const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
-  const socket = newSocket(isIPv6(address), options)
   const everywhere = isWildcard(address)
   const multicast = multicastAt(address, options.multicast)
+  const socket = newSocket(isIPv6(address), { ...options, multicast })
   try {
-    if (multicast !== undefined && everywhere && port !== 0) await assertFree(port, isIPv6(address))
+    if (multicast !== undefined && port !== 0) await assertFree(port, address)
     await bind(socket, port, address, options)
   } catch (error) {
     socket.close()
@@ -224,13 +224,14 @@ function multicastAt(address: string, wanted: MulticastOptions | undefined): Mul
 
 /**
  * The sockets of the groups share the port with the server's, which therefore allows others to share it. Two servers
- * must not: an exclusive socket on loopback tells whether somebody has the port, and whoever listens to a group only
- * is not in its way. @throws EADDRINUSE
+ * must not: an exclusive socket at the address (of loopback, for all addresses) tells whether somebody has the port,
+ * and whoever listens to a group only is not in its way. @throws EADDRINUSE
  */
-async function assertFree(port: number, v6: boolean): Promise<void> {
-  const probe = createSocket({ type: v6 ? 'udp6' : 'udp4' })
+async function assertFree(port: number, address: string): Promise<void> {
+  const probe = createSocket({ type: isIPv6(address) ? 'udp6' : 'udp4' })
+  const at = address === '::' ? '::1' : address === '0.0.0.0' ? '127.0.0.1' : address
   try {
-    await bind(probe, port, v6 ? '::1' : '127.0.0.1', { recvBufferSize: 4096 })
+    await bind(probe, port, at, { recvBufferSize: 4096 })
   } catch (error) {
     // no loopback of this family tells nothing
     if ((error as NodeJS.ErrnoException).code !== 'EADDRNOTAVAIL') throw error
