@@ -17,7 +17,7 @@ export type InterfaceChoice = 'all' | readonly string[]
 /** Those of the choice that are up now; what is not there is left out, as it may come later. */
 export function interfacesOf(choice: InterfaceChoice): NetworkInterface[] {
   const found: NetworkInterface[] = []
-  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
+  for (const [name, addresses = []] of Object.entries(present())) {
     const wanted = choice === 'all' ? addresses.some(({ internal }) => !internal) : choice.includes(name)
     if (!wanted) continue
     found.push({
@@ -30,10 +30,19 @@ export function interfacesOf(choice: InterfaceChoice): NetworkInterface[] {
   return found
 }
 
+/** A system that does not tell (a sandbox without netlink) is one without multicast. */
+function present(): ReturnType<typeof networkInterfaces> {
+  try {
+    return networkInterfaces()
+  } catch {
+    return {}
+  }
+}
+
 /** The interface that has an address, or undefined. */
 export function interfaceWith(address: string): string | undefined {
   const bare = address.split('%')[0]
-  for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
+  for (const [name, addresses = []] of Object.entries(present())) {
     if (addresses.some((each) => each.address === bare)) return name
   }
   return undefined
