@@ -41,14 +41,16 @@ export interface Proof {
   readonly value: bigint
   readonly allowances: readonly { readonly currency: Address; readonly spender: Address; readonly amount: bigint }[]
   /** The block that the solution of a puzzle in it is bound to: it holds only while that block is part of the chain. */
-  readonly boundTo?: Head | undefined
+  readonly boundTo?: BlockName | undefined
 }
+
+export type BlockName = Pick<Head, 'number' | 'hash'>
 
 /** Blocks that a contract can look back at (BLOCKHASH). */
 const BLOCK_WINDOW = 256
 
 /** True if a reorg took the block, or it is too old for a contract to know its hash. */
-export async function isBlockGone(rpc: Rpc, block: Head): Promise<boolean> {
+export async function isBlockGone(rpc: Rpc, block: BlockName): Promise<boolean> {
   type Block = { readonly hash: Hex; readonly number: Hex } | null
   const [now, newest] = await Promise.all([
     rpc.call<Block>('eth_getBlockByNumber', [`0x${block.number.toString(16)}`, false]),
@@ -69,10 +71,7 @@ export async function proofFor(condition: Condition, context: ProofContext): Pro
     case 'holder':
       return simple('0x')
     case 'puzzle':
-      return {
-        ...simple(await solution(condition.address, condition.consumer, condition.difficulty, context)),
-        boundTo: context.head,
-      }
+      return solution(condition.address, condition.consumer, condition.difficulty, context)
     case 'allowlist': {
       if (evidence.list === undefined) throw needs('the list of clients of this offer')
       return simple(coder.encode(['bytes32[]'], [merkleTree(evidence.list).proofOf(ask.client)]))
@@ -134,10 +133,12 @@ function canShow(c: Condition, evidence: Evidence): boolean {
   }
 }
 
-async function solution(policy: Address, consumer: Address, difficulty: number, context: ProofContext): Promise<Hex> {
+async function solution(policy: Address, consumer: Address, difficulty: number, context: ProofContext): Promise<Proof> {
   const { ask, head, onProgress, signal, reader } = context
   const { client, offer } = ask
-  return solvePuzzle(
+  // A node tries a transaction out in the newest block itself, and a block does not know its own hash: the one before it.
+  const block = { number: head.number - 1, hash: head.parentHash }
+  const octets = await solvePuzzle(
     {
       chainId: reader.chainId,
       policy,
@@ -146,11 +147,12 @@ async function solution(policy: Address, consumer: Address, difficulty: number, 
       client,
       resource: offer.resource,
       offer: offer.id,
-      block: head,
+      block,
       difficulty,
     },
     { ...(onProgress && { onProgress: (p) => onProgress({ phase: 'puzzle', ...p }) }), ...(signal && { signal }) },
   )
+  return { ...simple(octets), boundTo: block }
 }
 
 function checkPrice(amount: bigint, unit: string, evidence: Evidence): void {

@@ -11,9 +11,9 @@ import { type Journal, NO_JOURNAL, resumeKept, sendKept } from './journal.ts'
 import { type Ask, conditionOf, type Offer, offerOf } from './offers.ts'
 import type { ChainReader } from './reader.ts'
 import type { TransactionSender } from './sender.ts'
-import type { Intent, OpenTransaction, Receipt, SendProgress } from './transaction.ts'
+import { type Intent, noFunds, type OpenTransaction, type Receipt, type SendProgress } from './transaction.ts'
 import { checkPublisher } from './trust.ts'
-import type { Head, Token } from './types.ts'
+import type { Head, Hex, Token } from './types.ts'
 import { readTransaction } from './wallet.ts'
 
 export type RequestProgress =
@@ -117,6 +117,17 @@ export function puzzleLost(cause: unknown): IotchainError {
   )
 }
 
+/** An account that owns nothing learns it before it has searched for a solution. */
+async function checkFunds({ sender }: TokenRequestOptions, offer: number): Promise<void> {
+  const { rpc, account } = sender
+  const [balance, price] = await Promise.all([
+    rpc.call<Hex>('eth_getBalance', [account.address, 'latest']),
+    rpc.call<Hex>('eth_gasPrice'),
+  ])
+  if (BigInt(balance) > 0n || BigInt(price) === 0n) return
+  throw noFunds(requestTokenIntent(account.address, offer, 0, '0x', 0n), account.address, 0n, undefined)
+}
+
 interface Prepared {
   readonly offer: Offer
   readonly ttlSeconds: number
@@ -132,6 +143,7 @@ async function prepare(options: TokenRequestOptions): Promise<Prepared> {
     await checkPublisher(reader, offer.resource, contract, head, options.allowContracts)
     const request: Ask = { client, offer, ttlSeconds, caller: client }
     const condition = await conditionOf(reader, request, head)
+    await checkFunds(options, offer.id)
     const proof = await proofFor(condition, { ...options, ask: request, head, consumer: contract })
     return { offer, ttlSeconds, proof }
   })
@@ -164,10 +176,25 @@ async function allow(
   const allowed = (head: Head): Promise<bigint> =>
     reader.read(erc20, currency, 'allowance', [sender.account.address, spender], head)
   if ((await reader.atHead(allowed)) < amount) {
+    await checkCoins(options, currency, amount)
     onProgress?.({ phase: 'allowance', currency, amount })
     await sendKept(sender, intent, kept)
   }
   await journal.closed(kept.step)
+}
+
+/** Whoever has too little of a currency learns it before an allowance costs a fee. */
+async function checkCoins({ reader, sender }: TokenRequestOptions, currency: Address, amount: bigint): Promise<void> {
+  const { address } = sender.account
+  const owned = await reader.atHead((head) => reader.read(erc20, currency, 'balanceOf', [address], head))
+  if (owned >= amount) return
+  throw new IotchainError(
+    'chain/no-funds',
+    `${address} owns ${owned} units of ${currency}, but the offer costs ${amount}`,
+    {
+      hint: `Get some of that currency for ${address}, or take another offer.`,
+    },
+  )
 }
 
 function keeping(options: TokenRequestOptions, journal: Journal, step: string) {

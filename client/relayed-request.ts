@@ -3,14 +3,14 @@
  * the key server's relay pays the transaction, for a puzzle that it sets.
  */
 
-import { type Evidence, isBlockGone, type Proof, proofFor } from '../chain/evidence.ts'
+import { type BlockName, type Evidence, isBlockGone, type Proof, proofFor } from '../chain/evidence.ts'
 import { type Condition, conditionOf, type Offer } from '../chain/offers.ts'
 import type { ChainReader } from '../chain/reader.ts'
 import { PUZZLE_ATTEMPTS, puzzleLost, type RequestProgress } from '../chain/request.ts'
 import type { JsonRpc } from '../chain/rpc.ts'
 import { nonceOf, signTokenRequest } from '../chain/sponsor.ts'
 import { checkPublisher } from '../chain/trust.ts'
-import type { Head, Token } from '../chain/types.ts'
+import type { Token } from '../chain/types.ts'
 import type { Account } from '../chain/wallet.ts'
 import { fromHex, toHex } from '../protocol/bytes.ts'
 import type { Clock } from '../protocol/clock.ts'
@@ -128,7 +128,7 @@ async function handOver(request: SignedRequest, nonce: number, options: RelayedR
 
 async function signRequest(
   options: RelayedRequestOptions,
-): Promise<{ request: SignedRequest; nonce: number; boundTo: Head | undefined }> {
+): Promise<{ request: SignedRequest; nonce: number; boundTo: BlockName | undefined }> {
   const { reader, account, offer, ttlSeconds, evidence, clock, onProgress, signal } = options
   const deadline = Math.floor(clock.nowMs() / 1000) + DEADLINE_SECONDS
   const { proof, nonce } = await reader.atHead(async (head) => {

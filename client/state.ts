@@ -53,6 +53,15 @@ export interface RequestRecord {
   readonly relayed: boolean
   /** unix seconds */
   readonly requestedAt: number
+  /** What was shown, as a person named it: a renewal fetches it again. */
+  readonly shown?: ShownEvidence | undefined
+}
+
+export interface ShownEvidence {
+  /** file with the addresses of an allowlist, absolute */
+  readonly list?: string | undefined
+  /** absolute file or URL of an attestation */
+  readonly attestation?: string | undefined
 }
 
 /** Who asks for which offer. */

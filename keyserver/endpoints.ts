@@ -54,13 +54,7 @@ export async function openEndpoints(o: EndpointsOptions): Promise<Endpoints> {
   })
   let coap: CoapEndpoint | undefined
   try {
-    const { multicast } = config.listen
-    const onFailure = (err: Error): void => o.log.warn({ err }, 'no multicast here')
-    const udp = await bindUdp({
-      port: config.listen.coap.port,
-      host: bindHost(config.listen.coap),
-      multicast: multicast === 'off' ? undefined : { interfaces: multicast, onFailure },
-    })
+    const udp = await bindUdp({ port: config.listen.coap.port, host: bindHost(config.listen.coap) })
     coap = new CoapEndpoint(udp, { router: o.plain })
   } catch (error) {
     await transport.close()

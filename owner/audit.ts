@@ -32,14 +32,19 @@ export interface Reader {
   readonly device: Address
   readonly token: Token
   readonly bits: readonly number[]
+  /** Why it opens nothing although it is in force; undefined: it opens the device. */
+  readonly idle: string | undefined
 }
 
 export interface Audit {
   readonly head: Head
   readonly events: readonly AuditEvent[]
-  /** Tokens in force at `head`: who still can read. */
+  /** Tokens in force at `head`: who still can read, and who could if their contract counted. */
   readonly readers: readonly Reader[]
 }
+
+/** Events that are looked at together. */
+const CHUNK = 200
 
 const NO_OFFER = 0xffffffff
 
@@ -58,15 +63,29 @@ export async function audit(
       : await scanLogs(session.rpc, { addresses: contracts, topics, fromBlock: 0, toBlock: head.number }, (block) =>
           onProgress?.(block, head.number),
         )
-  const events = await Promise.all(logs.map((log) => eventOf(session, log)))
+  const events: AuditEvent[] = []
+  const lookUp = lookUps(session)
+  for (let at = 0; at < logs.length; at += CHUNK) {
+    events.push(...(await Promise.all(logs.slice(at, at + CHUNK).map((log) => eventOf(lookUp, log)))))
+  }
   return { head, events, readers: await readersOf(session, events, head) }
 }
 
-async function eventOf(session: OwnerSession, log: Log): Promise<AuditEvent> {
+/** Who sent a transaction and when a block was made, each asked once: grants in bulk share both. */
+function lookUps(session: OwnerSession) {
+  const known = new Map<Hex, Promise<unknown>>()
+  return <T>(method: string, hash: Hex, ...rest: unknown[]): Promise<T> => {
+    const found = known.get(hash) ?? session.rpc.call<T>(method, [hash, ...rest])
+    known.set(hash, found)
+    return found as Promise<T>
+  }
+}
+
+async function eventOf(lookUp: ReturnType<typeof lookUps>, log: Log): Promise<AuditEvent> {
   const { name, args } = accessToken.decodeLog(log.topics, log.data) as { name: string; args: Record<string, unknown> }
   const [transaction, block] = await Promise.all([
-    session.rpc.call<{ from: string }>('eth_getTransactionByHash', [log.transaction]),
-    session.rpc.call<{ timestamp: Hex }>('eth_getBlockByHash', [log.blockHash, false]),
+    lookUp<{ from: string }>('eth_getTransactionByHash', log.transaction),
+    lookUp<{ timestamp: Hex }>('eth_getBlockByHash', log.blockHash, false),
   ])
   const base = {
     contract: log.address,
@@ -100,17 +119,33 @@ async function readersOf(session: OwnerSession, events: readonly AuditEvent[], h
     group.clients.add(client)
     groups.set(key, group)
   }
+  const devices = [...new Set([...groups.values()].map((g) => g.device))]
+  const entries = new Map((await reader.devicesOf(devices, head)).map((entry, i) => [devices[i] as Address, entry]))
   const found: Reader[] = []
   for (const { contract, device, clients } of groups.values()) {
     const list = [...clients]
+    const idle = idleBecause(entries.get(device), contract)
     const tokens = await reader.tokensOf(contract, device, list, head)
     tokens.forEach((token, i) => {
       if (token.expiresAt > head.timestamp) {
-        found.push({ contract, device, client: list[i] as Address, token, bits: bitsOf(token.claims) })
+        found.push({ contract, device, client: list[i] as Address, token, bits: bitsOf(token.claims), idle })
       }
     })
   }
   return found
+}
+
+function idleBecause(entry: DeviceEntry | undefined, contract: Address): string | undefined {
+  if (entry === undefined) return 'the device is not registered'
+  if (!entry.active) return 'the device is out of service'
+  return entry.contracts.includes(contract) ? undefined : 'the device does not name this contract'
+}
+
+/** Contracts to look at: those that this owner has deployed, and those that its devices name. */
+export async function contractsOfOwner(session: OwnerSession): Promise<Address[]> {
+  const own = Object.values(session.folder.standing().contracts)
+  const devices = await devicesOfOwner(session)
+  return [...new Set([...own, ...devices.flatMap((d) => d.contracts)])]
 }
 
 /** The devices that are this owner's now. */

@@ -26,7 +26,6 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   sanitize: 'test:sanitize',
   arm64: 'test:arm64',
   soak: 'test:soak',
-  network: 'test:network',
   hostile: 'test:hostile',
   interop: 'test:interop',
   geth: 'test:geth',

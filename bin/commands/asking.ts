@@ -3,10 +3,12 @@ import type { Evidence } from '../../chain/evidence.ts'
 import type { Token } from '../../chain/types.ts'
 import type { RelayKeeper, RelayRecord } from '../../client/relay-record.ts'
 import type { RelayProgress } from '../../client/relayed-request.ts'
+import type { ShownEvidence } from '../../client/state.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { Address } from '../../protocol/messages/address.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import type { ClientSession } from './client-session.ts'
+import { readAllowlist, readAttestation } from './evidence.ts'
 
 export interface Asking {
   /** Which of the keys asks. */
@@ -14,7 +16,9 @@ export interface Asking {
   readonly contract: Address
   readonly offer: number
   readonly ttlSeconds: number | undefined
-  readonly evidence: Evidence
+  /** wei, or units of the currency of the offer */
+  readonly payAtMost: bigint
+  readonly shown: ShownEvidence
   readonly confirmations: number
   /** The key server's relay pays the transaction. */
   readonly relayed: boolean
@@ -40,6 +44,14 @@ export function askFor(session: ClientSession, asking: Asking): Promise<Granted>
   return asking.relayed ? throughRelay(session, asking) : byOwnTransaction(session, asking)
 }
 
+async function evidenceOf({ client, payAtMost, shown }: Asking): Promise<Evidence> {
+  return {
+    payAtMost,
+    list: shown.list === undefined ? undefined : await readAllowlist(shown.list),
+    attestation: shown.attestation === undefined ? undefined : await readAttestation(shown.attestation, client),
+  }
+}
+
 async function remember(session: ClientSession, asking: Asking, device: Address, token: Token): Promise<void> {
   await session.state.saveRequest({
     client: asking.client,
@@ -49,6 +61,7 @@ async function remember(session: ClientSession, asking: Asking, device: Address,
     ttlSeconds: asking.ttlSeconds ?? token.expiresAt - token.issuedAt,
     relayed: asking.relayed,
     requestedAt: token.issuedAt,
+    shown: asking.shown,
   })
 }
 
@@ -72,7 +85,7 @@ async function byOwnTransaction(session: ClientSession, asking: Asking): Promise
     contract: asking.contract,
     offer: asking.offer,
     ttlSeconds: asking.ttlSeconds,
-    evidence: asking.evidence,
+    evidence: await evidenceOf(asking),
     confirmations: asking.confirmations,
     allowContracts: config.allowContracts,
     journal: {
@@ -108,7 +121,7 @@ async function throughRelay(session: ClientSession, asking: Asking): Promise<Gra
       clock: systemClock,
       offer,
       ttlSeconds: asking.ttlSeconds ?? offer.maxTtlSeconds,
-      evidence: asking.evidence,
+      evidence: await evidenceOf(asking),
       confirmations: asking.confirmations,
       allowContracts: config.allowContracts,
       keeper: relayKeeper(session, asking),

@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import { conditionOf, describeCondition, offersOf } from '../../chain/offers.ts'
 import { bar, grant, revoke, setRole } from '../../owner/actions.ts'
-import { type AuditEvent, audit, devicesOfOwner, type Reader } from '../../owner/audit.ts'
+import { type AuditEvent, audit, contractsOfOwner, devicesOfOwner, type Reader } from '../../owner/audit.ts'
 import { readAddressList } from '../../owner/policy-text.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type Address, parseAddress } from '../../protocol/messages/address.ts'
@@ -131,7 +131,7 @@ export function registerLooks(owner: Command): void {
             return { ...offer, condition: describeCondition(await conditionOf(reader, ask, head)) }
           }),
         )
-        const { readers } = await audit(session, Object.values(contracts))
+        const { readers } = await audit(session, await contractsOfOwner(session))
         ctx.out.result(
           { block: head.number, registry: session.registry, contracts, devices, offers: described, tokens: readers },
           [
@@ -169,8 +169,7 @@ export function registerLooks(owner: Command): void {
       action<ChainOptions & { contract?: string[]; client?: string }, []>(async (ctx, options) => {
         const session = await openSession(ctx, options)
         const only = options.client === undefined ? undefined : parseAddress(options.client)
-        const contracts =
-          options.contract?.map((n) => session.contract(n)) ?? Object.values(session.folder.standing().contracts)
+        const contracts = options.contract?.map((n) => session.contract(n)) ?? (await contractsOfOwner(session))
         const found = await audit(session, contracts, (block, of) =>
           ctx.out.progress(`reading blocks: ${block} of ${of}`),
         )
@@ -180,7 +179,18 @@ export function registerLooks(owner: Command): void {
           { block: found.head.number, events, readers, sent: session.ledger.lines.length },
           [
             section('history', events.map(eventRow)),
-            section(`can read at block ${found.head.number}`, readers.map(readerRow)),
+            section(
+              `can read at block ${found.head.number}`,
+              readers.filter((r) => r.idle === undefined).map(readerRow),
+            ),
+            ...(readers.some((r) => r.idle !== undefined)
+              ? [
+                  section(
+                    'tokens that open nothing',
+                    readers.filter((r) => r.idle !== undefined).map((r) => [...readerRow(r), r.idle ?? '']),
+                  ),
+                ]
+              : []),
           ].join('\n'),
         )
       }),

@@ -30,6 +30,7 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
   const ahead = parseDuration(options.ahead ?? '0s') / 1000
   const pay = parseWei(options.pay ?? '0')
   let renewed = 0
+  let failure: unknown
   do {
     const plan = await planRenewals(session, ahead)
     const now = Date.now() / 1000
@@ -42,7 +43,8 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
           contract: request.contract,
           offer: request.offer,
           ttlSeconds: request.ttlSeconds,
-          evidence: { payAtMost: pay },
+          payAtMost: pay,
+          shown: request.shown ?? {},
           confirmations: 0,
           relayed: request.relayed,
         })
@@ -52,11 +54,14 @@ export async function renewDue(session: ClientSession, options: RenewOptions): P
           `${holding.device}: until ${timeText(token.expiresAt)}`,
         )
       } catch (error) {
-        if (options.keep !== true || !isIotchainError(error)) throw error
+        // the others are renewed all the same
+        if (!isIotchainError(error)) throw error
+        failure ??= error
         ctx.out.warn(`${holding.device} was not renewed: ${error.message}`)
       }
     }
     if (options.keep !== true) {
+      if (failure !== undefined) throw failure
       if (renewed === 0) ctx.out.note(nothingDue(plan))
       return
     }

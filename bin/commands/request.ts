@@ -1,6 +1,6 @@
 /** `iotchain request` and `iotchain offers`: what a device's owner offers, and asking for it. */
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import type { Evidence } from '../../chain/evidence.ts'
 import type { Condition, Offer } from '../../chain/offers.ts'
 import { bitsOf } from '../../chain/rule.ts'
 import { IotchainError } from '../../protocol/errors.ts'
@@ -10,7 +10,7 @@ import { action } from '../terminal/command.ts'
 import { timeText } from '../terminal/reading.ts'
 import { askFor, parseWei } from './asking.ts'
 import { type ClientOptions, type ClientSession, withClient } from './client-session.ts'
-import { readAllowlist, readAttestation } from './evidence.ts'
+import { absolute } from './evidence.ts'
 import { wholeNumber } from './init.ts'
 import { joinGroup } from './joining.ts'
 import { createKey } from './wallet-keys.ts'
@@ -95,12 +95,10 @@ async function request(session: ClientSession, options: RequestOptions, device: 
   }
   const offer = await chooseOffer(session, options, device)
   if (options.fresh === true) await useFreshKey(session, options, offer)
-  const pay = parseWei(options.pay ?? '0')
-  const evidence: Evidence = {
-    payAtMost: pay,
-    list: options.list === undefined ? undefined : await readAllowlist(options.list),
-    attestation:
-      options.attestation === undefined ? undefined : await readAttestation(options.attestation, session.address),
+  const payAtMost = parseWei(options.pay ?? '0')
+  const shown = {
+    list: options.list === undefined ? undefined : resolve(options.list),
+    attestation: options.attestation === undefined ? undefined : absolute(options.attestation),
   }
   ctx.out.note(`asking for ${offerText(offer)} as ${session.address}`)
   const granted = await askFor(session, {
@@ -109,7 +107,8 @@ async function request(session: ClientSession, options: RequestOptions, device: 
     offer: offer.id,
     relayed: options.fresh === true,
     ttlSeconds: options.ttl === undefined ? undefined : Math.floor(parseDuration(options.ttl) / 1000),
-    evidence,
+    payAtMost,
+    shown,
     patienceSeconds: options.patience === undefined ? undefined : parseDuration(options.patience) / 1000,
     raiseFee: options.raiseFee,
     confirmations:
@@ -156,12 +155,17 @@ async function useFreshKey(session: ClientSession, options: RequestOptions, offe
 /** @throws `client/unregistered-device`, `client/no-offer`, `client/which-offer` */
 async function chooseOffer(session: ClientSession, options: RequestOptions, device: Address): Promise<Offer> {
   const contract = options.contract === undefined ? undefined : parseAddress(options.contract)
+  if (contract !== undefined) {
+    const { checkPublisher } = await import('../../chain/trust.ts')
+    const { reader } = await session.chain()
+    await reader.atHead((head) => checkPublisher(reader, device, contract, head, session.config.allowContracts))
+  }
   const id = options.offer === undefined ? undefined : wholeNumber(options.offer, '--offer')
-  const open = (await offersFor(session, device, contract))
-    .map((l) => l.offer)
-    .filter((o) => (id === undefined ? o.active : o.id === id))
+  const all = (await offersFor(session, device, contract)).map((l) => l.offer)
+  const open = all.filter((o) => (id === undefined ? o.active : o.id === id))
   const [only, another] = open
   if (only === undefined) {
+    if (id !== undefined) await refuseOtherDevice(session, device, contract, id)
     throw new IotchainError('client/no-offer', `nothing of that kind is offered for ${device}`, {
       hint: '`iotchain offers DEVICE` shows what there is; the owner may also grant a token directly',
     })
@@ -173,6 +177,27 @@ async function chooseOffer(session: ClientSession, options: RequestOptions, devi
     })
   }
   return only
+}
+
+/** One contract may serve several devices: an offer for another one gives no right to this one. */
+async function refuseOtherDevice(
+  session: ClientSession,
+  device: Address,
+  contract: Address | undefined,
+  id: number,
+): Promise<void> {
+  const { offersOf } = await import('../../chain/offers.ts')
+  const { reader } = await session.chain()
+  const contracts =
+    contract === undefined ? (await (await session.registry()).activeEntry(device)).contracts : [contract]
+  const all = await reader.atHead((head) => Promise.all(contracts.map((c) => offersOf(reader, c, head))))
+  const other = all.flat().find((o) => o.id === id)
+  if (other === undefined) return
+  throw new IotchainError(
+    'client/no-offer',
+    `offer ${id} of ${other.contract} is for device ${other.resource}: a token of it opens nothing of ${device}`,
+    { hint: `\`iotchain offers ${device}\` shows what there is for this device` },
+  )
 }
 
 /** The offers for a device in the contracts that its owner has put into the registry. */

@@ -10,8 +10,6 @@ export interface RecoveryOptions {
   /** The highest session and epoch seen on mirrors, in archives, at members. */
   readonly highestSession?: number | undefined
   readonly highestEpoch?: number | undefined
-  /** The minimum session of today's configuration: the stored one may be longer than what was in force since. */
-  readonly minSessionSeconds?: number | undefined
 }
 
 export interface Recovery {
@@ -36,14 +34,12 @@ export function recoverState(state: ManagerState, options: RecoveryOptions): Rec
   checkState(state)
   const head = copyHead(state.head)
   const stored = state.sessions.at(-1)
-  const last = stored?.nbf ?? head.recoveredAt
-  const since = last === undefined ? 0 : options.now - last
+  const since = stored === undefined ? 0 : options.now - stored.nbf
   // a session published in the lead may lie ahead of the clock, but not by more than a session
   if (since < -head.policy.sessionSeconds) {
     throw new IotchainError('group/bad-time', 'the clock is behind the restored state', { hint: 'set the clock first' })
   }
-  const shortest = Math.min(head.policy.minSessionSeconds, options.minSessionSeconds ?? Number.POSITIVE_INFINITY)
-  const jump = Math.ceil(Math.max(0, since) / shortest) + MARGIN
+  const jump = Math.ceil(Math.max(0, since) / head.policy.minSessionSeconds) + MARGIN
   const first = Math.max(head.session, options.highestSession ?? 0) + jump
   const lastEpoch = Math.max(head.lastEpoch, options.highestEpoch ?? 0) + jump
   if (first > 0xffffffff || lastEpoch > 0xffffffff) {
@@ -62,7 +58,6 @@ export function recoverState(state: ManagerState, options: RecoveryOptions): Rec
         epochs: [],
         sids: head.sids + SID_MARGIN,
         rejoins: [],
-        recoveredAt: options.now,
       },
       memberships: [],
       sessions: [],

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -281,9 +281,42 @@ describe('a client on its way', () => {
     expect(out).toMatch(/offer 0 of 0x[0-9a-f]{40}: bit 0, at most 1h: a puzzle of 8 bits/)
   })
 
+  test('offers of another device, contracts of nobody, registries that are none', async () => {
+    const other = createAccount().address
+    const policy = await deploy({ kind: 'open' })
+    const terms = { policy, resource: other, claims: 1, maxTtlSeconds: 3600, active: true }
+    await send(setOfferIntent(contract, 1, terms))
+    const refused = async (...args: string[]): Promise<string> => {
+      const { code, err } = await run('request', device.address, ...args)
+      expect(code).toBe(1)
+      expect(err.trim().split('\n')).toHaveLength(2)
+      return err
+    }
+    expect(await refused('--offer', '1')).toMatch(
+      new RegExp(`error: offer 1 of ${contract} is for device ${other}: .*\nhint: .*iotchain offers`),
+    )
+    expect(await refused('--offer', '7')).toMatch(/error: nothing of that kind is offered.*\nhint: /)
+    expect(await refused('--contract', other)).toMatch(/error: contract .* is not among those.*\nhint: /)
+    const settings = readFileSync(join(home, 'config.yaml'), 'utf8')
+    try {
+      for (const [wrong, says] of [
+        [settings.replace(registry, contract), /error: the contract at .* is no DeviceRegistry\nhint: /],
+        [settings.replace(registry, other), /error: there is no contract at .*\nhint: /],
+        [settings.replace('20180415', '1'), /error: the node at .* is on chain 20180415, not on 1\nhint: /],
+      ] as const) {
+        writeFileSync(join(home, 'config.yaml'), wrong)
+        expect(await refused()).toMatch(says)
+      }
+    } finally {
+      writeFileSync(join(home, 'config.yaml'), settings)
+    }
+  }, 60_000)
+
   test('without ether it is told so; nothing is half done', async () => {
     const { code, err } = await run('request', device.address)
     expect(err).toMatch(/error: .* owns 0 wei/)
+    // it has not even begun to search for a solution
+    expect(err).not.toMatch(/solving/)
     expect(code).toBe(1)
   })
 
@@ -341,6 +374,10 @@ describe('a client on its way', () => {
     const { code, out, err } = await at('request', device.address, '--fresh', '--light', '--join', '--json')
     expect({ code, err }).toEqual({ code: 0, err: '' })
     const { client } = JSON.parse(out.split('\n')[0] as string)
+    // what was kept until the token stood is gone: the next one is another address
+    const next = await at('request', device.address, '--fresh', '--light', '--json')
+    expect(JSON.parse(next.out).client).not.toBe(client)
+    rmSync(join(fresh, 'keys', `${JSON.parse(next.out).client}.json`))
     expect(client).not.toBe(clientAddress)
     expect(BigInt(await rpc.call<string>('eth_getBalance', [client, 'latest']))).toBe(0n)
     await player.tell(23.5)

@@ -61,15 +61,15 @@ async function tokenOf(client: Address) {
 }
 
 describe('a puzzle whose block a reorg took', () => {
-  /** Each time `method` is called, the newest block is replaced by another one, `times` times. */
+  /** Each time `method` is called, the newest blocks are replaced by others, `times` times. */
   async function request(method: string, times: number) {
     const offer = await s.offer(await s.deployPolicy({ kind: 'puzzle', difficulty: 14 }))
     const client = await funded()
-    await s.mine(1)
+    await s.mine(20)
     const { sender, rpc } = senderOf(client)
     let left = times
     rpc.before = async (called) => {
-      if (called === method && left-- > 0) await s.rpc.call('anvil_reorg', [1, []])
+      if (called === method && left-- > 0) await s.rpc.call('anvil_reorg', [2, []])
     }
     const told: RequestProgress[] = []
     const asking = requestToken({
@@ -236,6 +236,11 @@ describe('a request that a currency pays', () => {
       code: 'chain/too-dear',
       message: expect.stringContaining('250 units'),
     })
+    const poor = await funded()
+    await expect(
+      requestToken({ ...base, evidence: { payAtMost: 250n }, sender: senderOf(poor).sender }),
+    ).rejects.toMatchObject({ code: 'chain/no-funds', message: expect.stringContaining('owns 0 units') })
+    expect(await s.rpc.call('eth_getTransactionCount', [poor.address, 'latest'])).toBe('0x0')
     const paying = { ...base, evidence: { payAtMost: 250n } }
     let sent = 0
     for (const cut of [1, 2, 3]) {

@@ -33,14 +33,21 @@ export interface Stage {
   stop(): Promise<void>
 }
 
-export async function createStage(): Promise<Stage> {
-  const anvil = await startAnvil({ chainId: CHAIN_ID })
+/** @param given a development chain with the well-known accounts; default: an anvil of its own */
+export async function createStage(given?: Anvil): Promise<Stage> {
+  const anvil = given ?? (await startAnvil({ chainId: CHAIN_ID }))
   const rpc = new JsonRpc({ url: anvil.url })
   const owner = accountFromKey(anvil.keys[0] as string)
   const client = accountFromKey(anvil.keys[1] as string)
   const device = createAccount()
   const senderOf = (account: Account): TransactionSender =>
-    new TransactionSender({ rpc, chainId: CHAIN_ID, account, pollMs: 10, patienceSeconds: 5 })
+    new TransactionSender({
+      rpc,
+      chainId: CHAIN_ID,
+      account,
+      pollMs: 10,
+      patienceSeconds: given === undefined ? 5 : 60,
+    })
   const sender = senderOf(owner)
   const registry = (await sender.send(deployIntent({ kind: 'registry' }))).contract as Address
   const resource = device.address

@@ -209,6 +209,11 @@ describe('iotchain owner', () => {
     await succeed('appoint', other)
     await succeed('dismiss', other)
     await succeed('update', device.address, '--uri', 'coap://elsewhere')
+    // a token of a contract that the device does not name opens nothing, and the audit says so
+    await succeed('deploy', '--name', 'second')
+    await succeed('grant', other, '--device', device.address, '--contract', 'second')
+    const idle = (await succeed('audit')).readers.find((r: { client: string }) => r.client === other)
+    expect(idle).toMatchObject({ idle: expect.stringContaining('does not name this contract') })
     await succeed('transfer', device.address, other)
     expect(await fail('accept', device.address)).toMatchObject({
       code: 'chain/reverted',
