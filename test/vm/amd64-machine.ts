@@ -4,6 +4,7 @@ import { copyFile, cp, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/p
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Stage } from '../../demo/stage.ts'
+import { accelerator } from './accelerator.ts'
 import { DebianSuite } from './debian.ts'
 import { kernelWithGpioSim, type SimulatedKernel } from './gpio-sim.ts'
 import { guestRoot } from './guest.ts'
@@ -22,9 +23,9 @@ export const AMD64_MODULES = [
 ]
 
 /** A host without KVM that has other work takes its time. */
-export const BOOT_LIMIT_MS = 300_000
+export const BOOT_LIMIT_MS = 600_000
 /** Likewise for Node, the device and what it needs from the network. */
-export const READY_LIMIT_MS = 300_000
+export const READY_LIMIT_MS = 600_000
 
 export interface Parts {
   readonly kernel: SimulatedKernel
@@ -95,17 +96,27 @@ ${SHELL_LOOP}`,
     initrd,
     work,
     shares: { share: guest, ctl },
-    drive: `file=${disk},format=raw,if=virtio,cache=writethrough`,
+    drives: [`file=${disk},format=raw,if=virtio,cache=writethrough`],
     deviceUri,
   })
+  return { machine, shell: await shellOf(machine, ctl) }
+}
+
+/** Waits for the guest's shell and sets its clock again: booting took time that the first setting did not know of. */
+export async function shellOf(machine: Machine, ctl: string): Promise<GuestShell> {
   try {
     await machine.line(/GUEST shell/, BOOT_LIMIT_MS)
+    const shell = new GuestShell(ctl)
+    await shell.run(setClock())
+    return shell
   } catch (error) {
     await machine.kill()
     throw error
   }
-  return { machine, shell: new GuestShell(ctl) }
 }
+
+/** Shell text: the guest's clock is this host's, and `seconds` more. */
+export const setClock = (seconds = 0): string => `date -u -s @${Math.floor(Date.now() / 1000) + seconds} > /dev/null`
 
 export interface Amd64Options {
   readonly kernel: SimulatedKernel
@@ -113,14 +124,14 @@ export interface Amd64Options {
   readonly work: string
   /** 9p tag → folder of this host */
   readonly shares: Readonly<Record<string, string>>
-  /** qemu's words for the one disk */
-  readonly drive: string
+  /** qemu's words for each disk */
+  readonly drives: readonly string[]
   /** the address on this host that leads to the guest's port 5683 */
   readonly deviceUri: string
 }
 
 /** Switches the machine on. */
-export async function startAmd64({ kernel, initrd, work, shares, drive, deviceUri }: Amd64Options): Promise<Machine> {
+export async function startAmd64({ kernel, initrd, work, shares, drives, deviceUri }: Amd64Options): Promise<Machine> {
   const boot = await readdir(join(kernel.root, 'boot'))
   const port = new URL(deviceUri.replace('coap:', 'http:')).port
   return new Machine({
@@ -128,14 +139,15 @@ export async function startAmd64({ kernel, initrd, work, shares, drive, deviceUr
     work,
     ...(process.env['IOTCHAIN_VM_CONSOLE'] === '1' ? { onLine: (line: string) => console.log(`  | ${line}`) } : {}),
     args: [
-      ...['-M', 'q35', '-cpu', 'max', '-smp', '2', '-m', '1024', '-accel', 'tcg,thread=multi', '-nodefaults'],
+      ...['-M', 'q35', '-cpu', 'max', '-smp', '2', '-m', '1024', '-nodefaults'],
+      ...(await accelerator()),
       ...['-kernel', join(kernel.root, 'boot', boot.find((f) => f.startsWith('vmlinuz')) as string), '-initrd', initrd],
       ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check'],
       ...Object.entries(shares).flatMap(([tag, folder]) => [
         ...['-fsdev', `local,id=${tag},path=${folder},security_model=none,multidevs=remap`],
         ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
       ]),
-      ...['-drive', drive],
+      ...drives.flatMap((drive) => ['-drive', drive]),
       ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`, '-device', 'virtio-net-pci,netdev=net'],
     ],
   })

@@ -1,7 +1,8 @@
 /** The product's own Debian packages, as a person would get them, and the same ones under a later version. */
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { appendFile, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -37,7 +38,10 @@ export async function digests(folder: string): Promise<Map<string, string>> {
   return found
 }
 
-/** Packs a package again under `version`, which its dependency on the runtime follows. @returns the file */
+/**
+ * Packs a package again under `version`, which its dependency on the runtime follows, with another default of its
+ * configuration. @returns the file
+ */
 export async function laterVersion(deb: string, version: string, out: string, work: string): Promise<string> {
   const folder = join(work, 'repack')
   await rm(folder, { recursive: true, force: true })
@@ -47,6 +51,9 @@ export async function laterVersion(deb: string, version: string, out: string, wo
     .replace(/^Version: .*$/m, `Version: ${version}`)
     .replace(/iotchain-runtime \(= [^)]*\)/, `iotchain-runtime (= ${version})`)
   await writeFile(control, text)
+  const defaults = join(folder, 'usr/share/iotchain')
+  for (const file of existsSync(defaults) ? await readdir(defaults) : [])
+    await appendFile(join(defaults, file), '\n# A later version says more here.\n')
   const name = text.match(/^Package: (.*)$/m)?.[1] as string
   const file = join(out, `${name}_${version}.deb`)
   await run('dpkg-deb', ['--root-owner-group', '-Zzstd', '-z1', '--build', folder, file])

@@ -1,6 +1,7 @@
 /**
- * `npm run test:vm:full`: the device on real kernel drivers in an amd64 virtual machine: a GPIO chip behind a decoy, an LM75
- * and a BMP280 to the data sheet's numbers, a sensor unbound and bound again, twenty power cuts.
+ * `npm run test:vm:full`: the device on real kernel drivers in an amd64 virtual machine: started without its hardware, a
+ * GPIO chip behind a decoy, lines that cannot be used, an LM75 and a BMP280 to the data sheet's numbers, a sensor unbound
+ * and bound again, twenty power cuts.
  * Last line `N passed, N failed` or `skipped: why`.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -12,14 +13,17 @@ import { ProcessTree } from '../../demo/processes.ts'
 import type { Reader } from '../../demo/reader.ts'
 import { READERS, setUpDaemons, setUpOwner } from '../../demo/stage.ts'
 import { amd64Parts, bootAmd64, READY_LIMIT_MS, START_DEVICE, shareConfiguration, stateDisk } from './amd64-machine.ts'
+import type { GuestShell } from './guest-shell.ts'
 import { member, numberOf, readingOf } from './member.ts'
 import { powerCuts } from './power-cuts.ts'
 import { eventually, Report } from './report.ts'
 import {
+  BUSY_LINE,
   DATASHEET,
   DOOR_LINE,
   edges,
   edgesLimitMs,
+  laidOut,
   level,
   PULSE_LINE,
   plugGpio,
@@ -43,6 +47,8 @@ const RESOURCES = [
     every: '1s',
   },
   { path: '/s/door', driver: 'gpio-digital', bcm: DOOR_LINE, group: READERS, on: 'change' },
+  { path: '/s/busy', driver: 'gpio-digital', bcm: BUSY_LINE, group: READERS, every: '1s' },
+  { path: '/s/nowhere', driver: 'gpio-digital', bcm: 56, group: READERS, every: '1s' },
   { path: '/s/air', driver: 'iio', name: 'bmp280', channel: 'temp', group: READERS, every: '1s' },
   { path: '/s/pressure', driver: 'iio', name: 'bmp280', channel: 'pressure', group: READERS, every: '1s' },
   { path: '/s/board', driver: 'hwmon', name: 'lm75', channel: 'temp1', group: READERS, every: '1s' },
@@ -66,15 +72,21 @@ async function suite(tree: ProcessTree, work: string): Promise<void> {
   const { machine, shell } = await bootAmd64(parts, { work, disk, deviceUri: stage.deviceUri })
   tree.add({ name: 'virtual machine', pid: 0, stop: () => machine.kill() })
   try {
-    report.say(`machine up; GPIO chips: ${(await plugGpio(shell)).replaceAll('\n', ' ')}`)
-    const bus = await plugSensors(shell)
+    report.say('machine up')
     await shell.run(START_DEVICE)
     await eventually(READY_LIMIT_MS, () => shell.run(`grep '"msg":"ready"' /tmp/device.log`)).catch(async (error) => {
       report.say(`the device's log:\n${await shell.run('cat /tmp/device.log')}`)
       throw error
     })
     report.say('the device serves')
+    await eventually(READY_LIMIT_MS, () => reader.join())
+    await reader.listen()
+    await nothingThere(reader)
+    const chips = await plugGpio(shell, 'decoy-first')
+    report.check('the decoy is the first chip', laidOut(chips, 'decoy-first'), JSON.stringify(chips))
+    const bus = await plugSensors(shell)
     await sensors(reader, shell, bus)
+    await linesThatCannotBeUsed(reader, shell)
     await machine.kill()
     await powerCuts({ report, parts, stage, reader, work, disk, cuts: CUTS })
   } finally {
@@ -83,17 +95,41 @@ async function suite(tree: ProcessTree, work: string): Promise<void> {
   }
 }
 
-async function sensors(
-  reader: Reader,
-  shell: { run(script: string, limitMs?: number): Promise<string> },
-  bus: number,
-): Promise<void> {
-  await eventually(READY_LIMIT_MS, () => reader.join())
-  await reader.listen()
+/** True for a reading that says that there is none. */
+const isError = (reading: Reading): boolean =>
+  reading.records.length > 0 &&
+  reading.records.every((r) => typeof r.value !== 'number' && typeof r.value !== 'boolean') &&
+  reading.records.some((r) => r.name.endsWith('quality') && r.value === 'error')
+
+/** The device began without a GPIO controller and without a sensor. */
+async function nothingThere(reader: Reader): Promise<void> {
+  for (const name of ['energy', 'air', 'board']) {
+    const reading = await readingOf(reader, name)
+    report.check(`without its hardware /s/${name} says so`, isError(reading), said(reading))
+  }
+}
+
+const said = (reading: Reading): string => reading.records.map((r) => `${r.name} ${r.value}`).join(', ')
+
+async function linesThatCannotBeUsed(reader: Reader, shell: GuestShell): Promise<void> {
+  const log = await shell.run('cat /tmp/device.log')
+  for (const [name, what, words] of [
+    ['busy', 'a line in the hands of the kernel', 'is in use by a kernel driver'],
+    ['nowhere', 'a line that does not exist', 'BCM 56 does not exist'],
+  ] as const) {
+    const reading = await readingOf(reader, name)
+    report.check(`${what} is an error and a sentence`, isError(reading) && log.includes(words), said(reading))
+  }
+}
+
+async function sensors(reader: Reader, shell: GuestShell, bus: number): Promise<void> {
   const value = (name: string): Promise<number> => numberOf(reader, name)
   const becomes = (name: string, wanted: (reading: Reading) => boolean): Promise<Reading> =>
     readingOf(reader, name, wanted)
 
+  await becomes('energy', (r) => typeof r.records[0]?.value === 'number')
+  await becomes('door', (r) => typeof r.records[0]?.value === 'boolean')
+  report.check('GPIO that comes later is taken into use', true, 'counter and door')
   const before = await value('energy')
   await shell.run(edges(PULSE_LINE, PULSES), edgesLimitMs(PULSES))
   await becomes('energy', (r) => Number(r.records[0]?.value) >= before + PULSES)
@@ -104,6 +140,7 @@ async function sensors(
     const door = await becomes('door', (r) => Boolean(r.records[0]?.value) === high)
     report.check(`the door line goes ${high ? 'up' : 'down'}`, true, `${door.records[0]?.value}`)
   }
+  for (const name of ['air', 'pressure', 'board']) await becomes(name, (r) => typeof r.records[0]?.value === 'number')
   const celsius = await value('air')
   report.check('BMP280 temperature to the data sheet', Math.abs(celsius - DATASHEET.celsius) < 0.011, `${celsius} °C`)
   const pascal = await value('pressure')
@@ -112,11 +149,7 @@ async function sensors(
   report.check('LM75 by hwmon', board === 21.5, `${board} °C`)
   await shell.run(`echo ${bus}-0048 > /sys/bus/i2c/drivers/lm75/unbind`)
   const broken = await becomes('board', (r) => r.records.some((x) => x.name.endsWith('quality')))
-  report.check(
-    'an unbound sensor reports an error, not a value',
-    broken.records.every((r) => typeof r.value !== 'number'),
-    broken.records.map((r) => `${r.name} ${r.value}`).join(', '),
-  )
+  report.check('an unbound sensor reports an error, not a value', isError(broken), said(broken))
   await shell.run(`echo ${bus}-0048 > /sys/bus/i2c/drivers/lm75/bind`)
   const back = await becomes('board', (r) => r.records[0]?.value === 21.5)
   report.check('bound again it comes back by itself', true, `${back.records[0]?.value} °C`)

@@ -29,7 +29,7 @@ export class GuestShell {
   }
 
   /** @returns the output @throws Error for an exit code that is not 0, or after `limitMs` */
-  async run(script: string, limitMs = 30_000): Promise<string> {
+  async run(script: string, limitMs = 300_000): Promise<string> {
     const n = this.#next++
     const into = join(this.#folder, `in.${n}`)
     await writeFile(`${into}.part`, `${script}\n`)

@@ -7,7 +7,11 @@ import { Reader } from '../../demo/reader.ts'
 import { CONFIRMATIONS, readerOf, type Stage } from '../../demo/stage.ts'
 import { eventually } from './report.ts'
 
-export async function member(stage: Stage): Promise<Reader> {
+/** How long a reading may take from a guest whose processor is emulated, on a host that has other work. */
+const READING_MS = 300_000
+
+/** @param offer of the stage's contract: the one of its device */
+export async function member(stage: Stage, offer = 0): Promise<Reader> {
   const view = readerOf(stage)
   const reader = new Reader('client A', stage.chain.clientKeys[0], stage, view)
   const sender = new TransactionSender({
@@ -15,7 +19,7 @@ export async function member(stage: Stage): Promise<Reader> {
     chainId: stage.chain.chainId,
     account: reader.account,
   })
-  await requestToken({ reader: view, sender, contract: stage.contract, offer: 0, confirmations: CONFIRMATIONS })
+  await requestToken({ reader: view, sender, contract: stage.contract, offer, confirmations: CONFIRMATIONS })
   return reader
 }
 
@@ -25,7 +29,7 @@ export function readingOf(
   name: string,
   wanted: (reading: Reading) => boolean = () => true,
 ): Promise<Reading> {
-  return eventually(180_000, async () => {
+  return eventually(READING_MS, async () => {
     const reading = await reader.library.read({ ...(await reader.atDevice()), path: ['s', name] })
     if (wanted(reading)) return reading
     throw new Error(`/s/${name} is ${JSON.stringify(reading.records.map((r) => [r.name, r.value]))}`)

@@ -3,15 +3,16 @@ import { execFile } from 'node:child_process'
 import { copyFile, mkdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { AMD64_MODULES, BOOT_LIMIT_MS, startAmd64 } from './amd64-machine.ts'
+import { AMD64_MODULES, shellOf, startAmd64 } from './amd64-machine.ts'
 import { DebianSuite, debianMirror, Unavailable } from './debian.ts'
 import { kernelWithGpioSim, type SimulatedKernel } from './gpio-sim.ts'
-import { GuestShell, SHELL_LOOP } from './guest-shell.ts'
+import { type GuestShell, SHELL_LOOP } from './guest-shell.ts'
 import { buildInitrd, INIT_OF_DISK } from './initrd.ts'
 import type { Machine } from './machine.ts'
 
 const run = promisify(execFile)
 const BUFFER = { maxBuffer: 64 << 20 }
+const FAT = ['fat', 'vfat', 'nls_cp437', 'nls_ascii']
 const DISK_BYTES = 1 << 30
 
 /** What a small Debian has beside the essential packages; the product's dependencies are among them. */
@@ -31,6 +32,7 @@ WantedBy=multi-user.target
 const SHELL = `mkdir -p /share
 mount -t 9p -o trans=virtio,version=9p2000.L,ro share /share
 ln -sfn /share/modules /modules
+mkdir -p /boot/firmware && mount -t vfat /dev/vdb /boot/firmware
 ${SHELL_LOOP}
 `
 
@@ -83,6 +85,15 @@ async function debianDisk(cache: string): Promise<string> {
   return disk
 }
 
+/** A file with an empty FAT on it, as a Raspberry Pi's firmware reads. */
+async function bootPartition(work: string): Promise<string> {
+  const file = join(work, 'boot.img')
+  await writeFile(file, '')
+  await truncate(file, 32 << 20)
+  await run('mkfs.vfat', ['-n', 'bootfs', file])
+  return file
+}
+
 /** Boots until systemd has started the shell. @param share what the guest sees, read-only, as /share */
 export async function bootSystemd(
   { kernel, busybox, disk }: SystemdParts,
@@ -98,17 +109,14 @@ export async function bootSystemd(
     work,
     kernelRoot: kernel.root,
     busybox,
-    modules: AMD64_MODULES.filter((name) => name !== 'i2c_stub'),
+    modules: [...AMD64_MODULES.filter((name) => name !== 'i2c_stub'), ...FAT],
     now: Math.floor(Date.now() / 1000),
     script: INIT_OF_DISK,
   })
-  const drive = `file=${disk},format=raw,if=virtio,snapshot=on`
-  const machine = await startAmd64({ kernel, initrd, work, shares: { share, ctl }, drive, deviceUri })
-  try {
-    await machine.line(/GUEST shell/, BOOT_LIMIT_MS)
-  } catch (error) {
-    await machine.kill()
-    throw error
-  }
-  return { machine, shell: new GuestShell(ctl) }
+  const drives = [
+    `file=${disk},format=raw,if=virtio,snapshot=on`,
+    `file=${await bootPartition(work)},format=raw,if=virtio`,
+  ]
+  const machine = await startAmd64({ kernel, initrd, work, shares: { share, ctl }, drives, deviceUri })
+  return { machine, shell: await shellOf(machine, ctl) }
 }
