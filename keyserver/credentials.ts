@@ -11,6 +11,7 @@ import type { CryptoSuite, SigningKey } from '../protocol/crypto/suite.ts'
 import { clientMemberId, deviceMemberId } from '../protocol/groups/gid.ts'
 import { type Address, addressBytes } from '../protocol/messages/address.ts'
 import { CREDENTIAL_SECONDS, issueCredential } from '../protocol/objects/credential.ts'
+import { coversTime } from '../protocol/objects/verify.ts'
 import type { StoreOperation } from '../store/store.ts'
 import type { Gate } from './gate.ts'
 import type { Group } from './group.ts'
@@ -147,11 +148,11 @@ export class Credentials {
     return record !== undefined && record.exp > this.#now() && group in record.senderIds ? record.bytes : undefined
   }
 
-  /** Credentials of the device that held at a moment of the past. */
+  /** Credentials of the device that cover objects sealed at a moment of the past (protocol.md §4.4). */
   async listAt(device: Address, group: string, at: number): Promise<CredentialRecord[]> {
     const found: CredentialRecord[] = []
     for await (const [, record] of this.#o.storage.records<CredentialRecord>(`cred/${device}/${device}/`)) {
-      if (record.iat <= at && at < record.exp && group in record.senderIds) found.push(record)
+      if (coversTime(record, at) && group in record.senderIds) found.push(record)
     }
     return capped(found)
   }

@@ -26,6 +26,7 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   sanitize: 'test:sanitize',
   arm64: 'test:arm64',
   soak: 'test:soak',
+  second: 'test:second',
   hostile: 'test:hostile',
   interop: 'test:interop',
   geth: 'test:geth',

@@ -101,8 +101,8 @@ export function claimBroadcast(
   if (message.unprotected.size > 0) throw malformed('an unprotected header')
   const alg = message.protectedHeader.get(HEADER.alg)
   const kid = message.protectedHeader.get(HEADER.kid)
-  if (message.protectedHeader.size !== 2 || !(kid instanceof Uint8Array) || kid.length !== 8)
-    throw malformed('its header')
+  const complete = message.protectedHeader.size === 2 && alg !== undefined
+  if (!complete || !(kid instanceof Uint8Array) || kid.length !== 8) throw malformed('its header')
   if (alg !== ALG.eddsa && !(alg === ALG.ed25519 && options.acceptEd25519 === true)) {
     throw refused('group/bad-algorithm', 'signed with an algorithm that is not used here')
   }

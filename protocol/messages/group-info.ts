@@ -1,16 +1,6 @@
 /** The small resources of a group that need no membership: creds, kdc-cred, num, and FETCH /ace-group. */
 import { encodeCbor } from '../cbor.ts'
-import {
-  decodeMessage,
-  malformed,
-  mapOf,
-  optional,
-  readArray,
-  readBytes,
-  readMap,
-  readText,
-  readUint,
-} from './fields.ts'
+import { decodeMessage, malformed, mapOf, readArray, readBytes, readMap, readText, readUint } from './fields.ts'
 import { Label } from './labels.ts'
 
 /** GET …/kdc-cred: `{17: bstr .cbor COSE_Key}`. */
@@ -137,11 +127,11 @@ export function encodeGroupsReply(groups: readonly GroupName[]): Uint8Array {
 export function decodeGroupsReply(octets: Uint8Array): GroupName[] {
   const map = readMap<number>(decodeMessage(octets, 'groups'), 'groups', [Label.gid, Label.gname, Label.guri])
   const gids = readArray(map.get(Label.gid), 'gid', [0, 64])
-  const names = optional(map.get(Label.gname), (v) => readArray(v, 'gname', gids.length))
-  const uris = optional(map.get(Label.guri), (v) => readArray(v, 'guri', gids.length))
+  const names = readArray(map.get(Label.gname), 'gname', gids.length)
+  const uris = readArray(map.get(Label.guri), 'guri', gids.length)
   return gids.map((gid, i) => ({
     gid: readBytes(gid, 'gid', 8),
-    gname: readText(names?.[i], 'gname', 64),
-    guri: readText(uris?.[i], 'guri', 512),
+    gname: readText(names[i], 'gname', 64),
+    guri: readText(uris[i], 'guri', 512),
   }))
 }

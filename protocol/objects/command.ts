@@ -24,7 +24,8 @@ export function encodeCommand(value: boolean | number): Uint8Array {
 export function decodeCommand(plaintext: Uint8Array): boolean | number {
   const [record, ...more] = decodeSenml(plaintext)
   const value = record?.vb ?? record?.v
-  if (more.length > 0 || value === undefined) {
+  // a base value would have to be added: what is done shall be what stands there
+  if (more.length > 0 || value === undefined || record?.bv !== undefined) {
     throw new IotchainError('object/bad-command', 'a command is one SenML record with a truth or a number')
   }
   return value

@@ -82,7 +82,7 @@ export function verifyMacObject(
 }
 
 /** Whether a credential was good at a time, Unix seconds; clocks may be off a little. */
-export function coversTime(credential: Credential, at: number): boolean {
+export function coversTime(credential: Pick<Credential, 'iat' | 'exp'>, at: number): boolean {
   return credential.iat - CLOCK_SKEW <= at && at <= credential.exp
 }
 

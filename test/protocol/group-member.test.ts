@@ -91,6 +91,9 @@ describe('receiving', () => {
     refused(a, 'group/bad-algorithm', () =>
       a.receive(forged(new Map<number, unknown>([...header, [1, -19]])), { asked: true }),
     )
+    const unnamed = new Map<number, unknown>([...header, [3, 0]])
+    unnamed.delete(1)
+    refused(a, 'group/malformed', () => a.receive(forged(unnamed), { asked: true }))
     refused(a, 'group/malformed', () =>
       a.receive(forged(new Map<number, unknown>([...header, [3, 0]])), { asked: true }),
     )

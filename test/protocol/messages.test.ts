@@ -345,6 +345,7 @@ describe('what the CDDL forbids', () => {
           ]),
         ),
     ],
+    ['groups without names', () => info.decodeGroupsReply(bad([[0, []]]))],
     ['num beyond 32 bits', () => info.decodeNum(encodeCbor(2 ** 32))],
     ['a channel binding of 31 octets', () => join.joinProofInput(new Uint8Array(8), new Uint8Array(31))],
   ])('%s', (_, run) => {

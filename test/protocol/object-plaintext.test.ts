@@ -11,6 +11,7 @@ import {
   signDigest,
 } from '../../protocol/crypto/secp256k1.ts'
 import { clientMemberId, deviceMemberId, gidOf, gname, parseGname, toGid } from '../../protocol/groups/gid.ts'
+import { decodeCommand, encodeCommand } from '../../protocol/objects/command.ts'
 import { decodePack, encodePack, type Pack } from '../../protocol/objects/pack.ts'
 import { createSealer } from '../../protocol/objects/seal.ts'
 import { decodeSenml, encodeSenml, resolveSenml, type SenmlRecord } from '../../protocol/objects/senml.ts'
@@ -181,6 +182,23 @@ describe('packs', () => {
   test('records that are none are refused, and bad packs not made', () => {
     expect(codeOf(() => decodePack(encodeCbor([[1, 2, 3, 4], 5])))).toBe('senml/malformed')
     expect(codeOf(() => encodePack({ ...pack, to: 1 }))).toBe('object/bad-pack')
+  })
+})
+
+describe('commands', () => {
+  test('one record with a truth or a number', () => {
+    for (const value of [true, false, 0, -7.5]) expect(decodeCommand(encodeCommand(value))).toBe(value)
+    expect(decodeCommand(encodeSenml([{ n: 'valve', t: 5, v: 3 }]))).toBe(3)
+  })
+
+  test.each<[string, SenmlRecord[]]>([
+    ['no record', []],
+    ['two records', [{ v: 1 }, { v: 1 }]],
+    ['no value', [{ n: 'valve' }]],
+    ['a text', [{ vs: 'on' }]],
+    ['a base value, which would be added', [{ bv: 5, v: 10 }]],
+  ])('%s is refused', (_, records) => {
+    expect(codeOf(() => decodeCommand(encodeSenml(records)))).toBe('object/bad-command')
   })
 })
 
