@@ -42,6 +42,7 @@ function daemon(
     keys: role,
     files: [
       ...units.map((unit) => [`systemd/${unit}`, `usr/lib/systemd/system/${unit}`] as const),
+      ['systemd/sysctl.d/10-iotchain.conf', `usr/lib/sysctl.d/10-${name}.conf`],
       [`deploy/debian/${role}.yaml`, `usr/share/iotchain/${role}.yaml`],
       [`docs/${role}.md`, `usr/share/doc/${name}/README.md`],
       ...extra,

@@ -33,6 +33,10 @@ if [ "$1" = configure ] || [ "$1" = abort-upgrade ] || [ "$1" = abort-deconfigur
     # Lines and controllers that were there before the rule.
     udevadm trigger --subsystem-match=gpio --action=add || true
   fi
+  # At the next boot systemd-sysctl does it; never less than what is set.
+  if [ -w /proc/sys/net/core/rmem_max ] && [ "$(cat /proc/sys/net/core/rmem_max)" -lt 1048576 ]; then
+    echo 1048576 >/proc/sys/net/core/rmem_max || true
+  fi
   for unit in ${all}; do
     deb-systemd-helper unmask $unit >/dev/null || true
     if deb-systemd-helper --quiet was-enabled $unit; then
