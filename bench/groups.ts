@@ -27,7 +27,11 @@ export interface GroupsBenchResult {
 const WINDOW = 96
 const NBF = 1_800_000_000
 const GROUPS = [16, 64, 256, 1024, 4096, 16_384, 65_536]
-/** Octets: revoked members, within an epoch or across a border, bar. */
+/**
+ * Octets: revoked members, within an epoch or across a border, bar. Up to one revoked member every set has to stay
+ * under the bar. Twenty make 24 subsets in the middle, and up to 29 where they lie badly: the bar is that of a
+ * broadcast of 25 subsets, whatever the alignment of its window, and of the median over sets in every size of group.
+ */
 const BARS = [
   { revoked: 0, border: false, bar: 300 },
   { revoked: 1, border: false, bar: 300 },
@@ -37,6 +41,7 @@ const BARS = [
   { revoked: 20, border: true, bar: 830 },
 ] as const
 const SAMPLES = 99
+const TYPICAL_SUBSETS = 25
 
 export async function benchGroups(options: GroupsBenchOptions = {}): Promise<GroupsBenchResult> {
   const { rounds = 11, log = (line: string) => void process.stdout.write(`${line}\n`) } = options
@@ -45,23 +50,31 @@ export async function benchGroups(options: GroupsBenchOptions = {}): Promise<Gro
   let passed = true
   for (const { revoked, border, bar } of BARS) {
     const medians: number[] = []
-    let most = 0
+    const all: Sized[] = []
     for (const size of GROUPS) {
       const members = Math.floor((size * 3) / 4)
       if (revoked * 2 > members) continue
-      const sample = Array.from({ length: SAMPLES }, (_, n) => broadcastOctets(members, revoked, border, n)).sort(
-        (a, b) => a - b,
+      const sample = Array.from({ length: SAMPLES }, (_, n) => broadcastSize(members, revoked, border, n)).sort(
+        (a, b) => a.octets - b.octets,
       )
-      octets[`${size} leaves, ${revoked} revoked${border ? ', across a border' : ''}`] = sample
-      medians.push(sample[SAMPLES >> 1] as number)
-      most = Math.max(most, sample.at(-1) as number)
+      octets[`${size} leaves, ${revoked} revoked${border ? ', across a border' : ''}`] = sample.map((s) => s.octets)
+      medians.push((sample[SAMPLES >> 1] as Sized).octets)
+      all.push(...sample)
     }
-    const worst = Math.max(...medians)
-    passed &&= worst <= bar
     const name = `${String(revoked).padStart(2)} revoked, ${border ? 'across an epoch border' : 'inside an epoch'}`
-    log(
-      `P6   ${name}: median ≤ ${worst}, never over ${most} octets, whatever N  bar ≤ ${bar}  ${worst <= bar ? 'holds' : 'MISSED'}`,
-    )
+    const most = largest(all)
+    const subsets = `${most.subsets} subset${most.subsets === 1 ? '' : 's'}`
+    const every = revoked <= 1
+    const typical = largest(all.filter((s) => s.subsets <= TYPICAL_SUBSETS))
+    const median = Math.max(...medians)
+    const holds = every ? most.octets <= bar : Math.max(median, typical.octets) <= bar
+    passed &&= holds
+    const judged = every
+      ? `every set ≤ ${most.octets} (${subsets}), median ≤ ${median}`
+      : `median of the sets ≤ ${median}, every one of up to ${TYPICAL_SUBSETS} subsets ≤ ${typical.octets}`
+    const beyond = all.filter((s) => s.octets > bar).length
+    const rest = every ? '' : `; ${beyond} of ${all.length} sets over it, the largest ${most.octets} (${subsets})`
+    log(`P6   ${name}: ${judged} octets, whatever N  bar ≤ ${bar}  ${holds ? 'holds' : 'MISSED'}${rest}`)
   }
   for (const [depth, members, revoked] of [
     [8, 100, 5],
@@ -82,8 +95,18 @@ export async function benchGroups(options: GroupsBenchOptions = {}): Promise<Gro
   return { passed, octets, prf }
 }
 
+interface Sized {
+  readonly octets: number
+  /** of the cover */
+  readonly subsets: number
+}
+
+function largest(sizes: readonly Sized[]): Sized {
+  return sizes.reduce((a, b) => (b.octets > a.octets ? b : a))
+}
+
 /** Size of B_r with one cohort; everything drawn from `seed`. */
-function broadcastOctets(members: number, revoked: number, border: boolean, seed: number): number {
+function broadcastSize(members: number, revoked: number, border: boolean, seed: number): Sized {
   const random = generator(seed * 1000 + members)
   const depth = treeDepth(members, 8)
   const gone = new Set<number>()
@@ -94,7 +117,8 @@ function broadcastOctets(members: number, revoked: number, border: boolean, seed
   for (let leaf = 0; leaf < members; leaf++) if (!gone.has(leaf)) live.push({ leaf, from: first })
   const borders = border ? [first + 1 + Math.floor(random() * WINDOW)] : []
   const cohorts = planCohorts(session, depth, live, borders)
-  return plannedOctets({ gid: new Uint8Array(8), epoch: 40, session, nbf: NBF, exp: NBF + 900, depth, cohorts })
+  const plan = { gid: new Uint8Array(8), epoch: 40, session, nbf: NBF, exp: NBF + 900, depth, cohorts }
+  return { octets: plannedOctets(plan), subsets: cohorts.reduce((sum, c) => sum + c.cover.length, 0) }
 }
 
 /** A group of one cohort in mid-life, and what receiving its broadcast costs members picked at random. */

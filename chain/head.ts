@@ -4,8 +4,11 @@
  */
 import { IotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
+import { isGenuine } from './header.ts'
 import { type Rpc, RpcError } from './rpc.ts'
+import { badProof } from './trie.ts'
 import type { Confirmations, Head, Hex } from './types.ts'
+import { wrongChain } from './vetting.ts'
 
 export interface HeadSourceOptions {
   readonly rpc: Rpc
@@ -15,6 +18,8 @@ export interface HeadSourceOptions {
   readonly maxHeadAgeSeconds?: number
   readonly expectPeers?: number
   readonly nowMs?: () => number
+  /** The newest block has to hash to the hash that the node gives for it: where state is read from proofs. */
+  readonly checkHeader?: boolean
   /** Run before the first head, and again after every failure: whatever else has to hold of this node. */
   readonly verify?: (rpc: Rpc) => Promise<void>
 }
@@ -24,6 +29,7 @@ interface Block {
   readonly hash: Hex
   readonly parentHash: Hex
   readonly timestamp: Hex
+  readonly difficulty?: Hex
 }
 
 const METHOD_NOT_FOUND = -32601
@@ -75,13 +81,11 @@ export class HeadSource {
       verifying ? rpc.call<Hex>('eth_getCode', [registry, 'latest']) : undefined,
     ])
     if (Number(chain) !== chainId) {
-      throw new IotchainError(
-        'chain/wrong-chain',
-        `the node at ${rpc.name} is on chain ${Number(chain)}, not on ${chainId}`,
-        { hint: 'Point rpcUrl at a node of the right network, or correct chainId.', retryAfterSeconds: 60 },
-      )
+      throw wrongChain(rpc.name, Number(chain), chainId)
     }
+    this.#checkBlock(block)
     this.#checkFitness(block, syncing, peers)
+    if (settled === 'none') throw noFinality(rpc.name, String(confirmations), Number(block.difficulty ?? 0) > 0)
     if (verifying) {
       if (code === '0x') throw noRegistry(registry, rpc.name)
       await this.#options.verify?.(rpc)
@@ -94,6 +98,22 @@ export class HeadSource {
       timestamp: Number(block.timestamp),
       safe: confirmations === 'safe' ? settled : undefined,
       finalized: confirmations === 'finalized' ? settled : undefined,
+    }
+  }
+
+  #checkBlock(block: unknown): void {
+    const { rpc, checkHeader } = this.#options
+    const { number, hash, parentHash, timestamp } = (block ?? {}) as Record<string, unknown>
+    const isBlock = [number, timestamp].every((n) => /^0x[0-9a-f]{1,13}$/i.test(String(n)))
+    if (!isBlock || ![hash, parentHash].every((h) => /^0x[0-9a-f]{64}$/.test(String(h)))) {
+      throw new IotchainError('chain/bad-answer', `the node at ${rpc.name} shows a block that makes no sense`, {
+        hint: 'Is that address an Ethereum node?',
+        retryAfterSeconds: 30,
+      })
+    }
+    // several nodes have each been asked for the whole header; what they agree on is a part of it
+    if (checkHeader === true && rpc.checked === undefined && !isGenuine(block)) {
+      throw badProof('has a header that does not hash to the block')
     }
   }
 
@@ -122,25 +142,33 @@ export class HeadSource {
     }
   }
 
-  async #settled(tag: 'safe' | 'finalized'): Promise<number> {
+  async #settled(tag: 'safe' | 'finalized'): Promise<number | 'none'> {
     const { rpc } = this.#options
     const block = await rpc.call<Block | null>('eth_getBlockByNumber', [tag, false]).catch((error: unknown) => {
       if (error instanceof RpcError) return null
       throw error
     })
-    if (block === null) {
-      throw new IotchainError('chain/no-finality', `the chain behind ${rpc.name} has no ${tag} block`, {
-        hint: `Use a number of confirmations on a chain without finality; on a young proof-of-stake chain, wait.`,
-        retryAfterSeconds: 30,
-      })
-    }
-    return Number(block.number)
+    return block === null ? 'none' : Number(block.number)
   }
 }
 
 export function noRegistry(registry: Address, name: string): IotchainError {
   return new IotchainError('chain/no-registry', `there is no contract at ${registry} on the chain behind ${name}`, {
     hint: 'Correct the address of the DeviceRegistry, or deploy it with `iotchain owner deploy`.',
+    retryAfterSeconds: 30,
+  })
+}
+
+/** @param isSealed by proof of authority or work (a block's difficulty is above zero): such a chain never has any */
+function noFinality(name: string, tag: string, isSealed: boolean): IotchainError {
+  if (isSealed) {
+    return new IotchainError('chain/never-final', `the chain behind ${name} has no finality: no block is ever ${tag}`, {
+      hint: 'Set chain.confirmations to a number of confirmations.',
+      retryAfterSeconds: 60,
+    })
+  }
+  return new IotchainError('chain/no-finality', `the chain behind ${name} has no ${tag} block`, {
+    hint: 'On a young proof-of-stake chain, wait; otherwise set chain.confirmations to a number of confirmations.',
     retryAfterSeconds: 30,
   })
 }

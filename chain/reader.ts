@@ -13,7 +13,7 @@ import type { Answer, CallArgs, Codec, Names } from './codec.ts'
 import { deviceRegistry } from './contracts.ts'
 import { type ChainDescriptor, checkAgainst } from './descriptor.ts'
 import { HeadSource, notRegistry } from './head.ts'
-import { provenTokens } from './proof.ts'
+import { StateProofs } from './proof.ts'
 import { revertError } from './revert.ts'
 import { type Rpc, RpcError } from './rpc.ts'
 import { decodeTokensOf, encodeTokensOf } from './token-codec.ts'
@@ -32,7 +32,7 @@ export interface ChainReaderOptions {
   readonly expectPeers?: number
   /** The own clock, unix milliseconds. */
   readonly nowMs?: () => number
-  /** Read tokens by storage proofs (EIP-1186) instead of calls; default false. */
+  /** Read tokens, registry entries and code hashes by storage proofs (EIP-1186) instead of calls; default false. */
   readonly proofs?: boolean
   /** What the chain has to look like; checked before the first head and after every failure. */
   readonly descriptor?: ChainDescriptor | undefined
@@ -54,18 +54,19 @@ export class ChainReader implements ChainView {
   readonly confirmations: Confirmations
   readonly #rpc: Rpc
   readonly #heads: HeadSource
-  readonly #proofs: boolean
+  readonly #proofs: StateProofs | undefined
 
   constructor(options: ChainReaderOptions) {
     this.chainId = options.chainId
     this.registry = options.registry
     this.confirmations = options.confirmations
     this.#rpc = options.rpc
-    this.#proofs = options.proofs ?? false
+    this.#proofs = options.proofs === true ? new StateProofs(options.rpc) : undefined
     const { descriptor } = options
     if (descriptor !== undefined) checkSettings(descriptor, options)
     this.#heads = new HeadSource({
       ...options,
+      checkHeader: this.#proofs !== undefined,
       ...(descriptor && { verify: (rpc: Rpc) => checkAgainst(descriptor, rpc) }),
     })
   }
@@ -75,11 +76,13 @@ export class ChainReader implements ChainView {
   }
 
   async deviceOf(device: Address, head: Head): Promise<DeviceEntry | undefined> {
+    if (this.#proofs !== undefined) return (await this.devicesOf([device], head))[0]
     const data = await this.#registryCall(deviceRegistry.encode('deviceOf', [device]), head)
     return entryOf(device, deviceRegistry.decode('deviceOf', data))
   }
 
   async devicesOf(devices: readonly Address[], head: Head): Promise<(DeviceEntry | undefined)[]> {
+    if (this.#proofs !== undefined) return this.#renamed(this.#proofs.devicesOf(this.registry, devices, head))
     const chunks = await Promise.all(
       chunksOf(devices, 100).map(async (chunk) => {
         const data = await this.#registryCall(deviceRegistry.encode('devicesOf', [chunk]), head)
@@ -102,7 +105,7 @@ export class ChainReader implements ChainView {
   }
 
   async tokensOf(contract: Address, device: Address, clients: readonly Address[], head: Head): Promise<Token[]> {
-    if (this.#proofs) return this.#renamed(provenTokens(this.#rpc, contract, device, clients, head))
+    if (this.#proofs !== undefined) return this.#renamed(this.#proofs.tokensOf(contract, device, clients, head))
     const chunks = await Promise.all(
       chunksOf(clients, CHUNK).map(async (chunk) =>
         decodeTokensOf(await this.#tokensCall(contract, encodeTokensOf(chunk, device), head), chunk.length),
@@ -123,6 +126,8 @@ export class ChainReader implements ChainView {
 
   async verifySignature(address: Address, digest: Uint8Array, signature: Uint8Array, head: Head): Promise<boolean> {
     if (recoverAddress(digest, signature) === address) return true
+    // an account without code signs in no other way; a call would be the node's word for it
+    if (this.#proofs !== undefined && (await this.codeHash(address, head)) === undefined) return false
     const length = signature.length.toString(16).padStart(64, '0')
     const padded = toHex(signature).padEnd(Math.ceil(signature.length / 32) * 64, '0')
     const data = `${MAGIC_1271}${toHex(digest)}${'40'.padStart(64, '0')}${length}${padded}` as Hex
@@ -137,6 +142,7 @@ export class ChainReader implements ChainView {
   }
 
   async codeHash(address: Address, head: Head): Promise<string | undefined> {
+    if (this.#proofs !== undefined) return this.#renamed(this.#proofs.codeHash(address, head))
     const code = await this.#pinned<Hex>('eth_getCode', [address, blockOf(head)])
     return code === '0x' ? undefined : keccak256(code)
   }

@@ -21,6 +21,11 @@ export interface Rpc {
   readonly name: string
   /** @throws `chain/unreachable`, `RpcError` */
   call<T>(method: string, params?: readonly unknown[]): Promise<T>
+  /**
+   * Where there are several nodes: the first answer that passes `check`, for what proves itself.
+   * @throws what `check` throws, `chain/unreachable`, `RpcError`
+   */
+  checked?<T>(method: string, params: readonly unknown[], check: (answer: unknown) => T): Promise<T>
 }
 
 /** What the node itself answered: its code, its text, and the octets of a revert where there are any. */

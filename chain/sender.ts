@@ -6,7 +6,7 @@
 import { IotchainError } from '../protocol/errors.ts'
 import { keccak256 } from './account.ts'
 import { revertError } from './revert.ts'
-import { type JsonRpc, RpcError } from './rpc.ts'
+import { type Rpc, RpcError } from './rpc.ts'
 import {
   type Intent,
   noFunds,
@@ -26,7 +26,7 @@ import type { Hex } from './types.ts'
 import type { Account, UnsignedTransaction } from './wallet.ts'
 
 export interface TransactionSenderOptions {
-  readonly rpc: JsonRpc
+  readonly rpc: Rpc
   readonly chainId: number
   readonly account: Account
   /** How long a transaction may take to be mined before that is an error; default 300. */
@@ -37,7 +37,7 @@ export interface TransactionSenderOptions {
 
 export class TransactionSender {
   readonly account: Account
-  readonly rpc: JsonRpc
+  readonly rpc: Rpc
   readonly chainId: number
   readonly #patienceMs: number
   readonly #pollMs: number

@@ -11,7 +11,7 @@ export interface ChainView {
    *
    * @param maxAgeMs a head read at most this long ago serves too; default 0, in-flight reads are always shared
    * @throws `chain/unreachable`, `chain/wrong-chain`, `chain/no-registry`, `chain/syncing`, `chain/peers`,
-   *   `chain/stale`, `chain/no-finality`: each means "do not decide now"
+   *   `chain/stale`, `chain/no-finality`, `chain/never-final`, `chain/no-proofs`, `chain/bad-proof`: each means "do not decide now"
    */
   head(maxAgeMs?: number): Promise<Head>
 

@@ -14,6 +14,7 @@ import { gidOf } from '../protocol/groups/gid.ts'
 import { type Address, addressBytes } from '../protocol/messages/address.ts'
 import { parseHeader } from '../protocol/objects/parse.ts'
 import { Connections } from './connections.ts'
+import { EpochRefresh } from './epoch-refresh.ts'
 import { describe, fetchObject, type ObjectPlace } from './fetch.ts'
 import { type GroupSource, GroupView, Membership } from './group.ts'
 import { type ChainIdentity, type KeyServerAddress, KeyServerSession } from './keyserver-session.ts'
@@ -53,11 +54,13 @@ export class IotClient {
   readonly #views = new Map<string, GroupView>()
   readonly #records = new Map<string, MembershipRecord>()
   readonly #signers = new Map<Address, ClientSigner>()
+  readonly #epochs: EpochRefresh
   #saving: Promise<void> = Promise.resolve()
 
   constructor(options: IotClientOptions) {
     this.#options = options
     this.connections = options.connections ?? new Connections()
+    this.#epochs = new EpochRefresh({ clock: options.clock, fetch: (m) => this.#refresh(m) })
     this.#opener = new ReadingOpener({
       clock: options.clock,
       seen: options.state,
@@ -230,6 +233,7 @@ export class IotClient {
 
   /** Waits for what is being kept, then closes connections. The state's store stays with its owner. */
   async close(): Promise<void> {
+    this.#epochs.close()
     await this.connections.close()
     await this.#saving
   }
@@ -257,14 +261,17 @@ export class IotClient {
   }
 
   #adopt(membership: Membership, record: MembershipRecord): Membership {
+    const before = this.#views.get(viewKey(membership.gid))
+    if (before instanceof Membership) this.#epochs.drop(before)
     this.#views.set(viewKey(membership.gid), membership)
     this.#records.set(viewKey(membership.gid), record)
     membership.onUnknownEpoch = (m) => this.#refresh(m)
     membership.onChange = (m) => this.#save(m)
+    if (this.#options.autoFetch !== false) this.#epochs.follow(membership)
     return membership
   }
 
-  /** A personal key for a later epoch: joining again gives it, and uses nothing up. */
+  /** A personal key for a later epoch: joining again uses nothing up, and the node resource has the next one too. */
   async #refresh(membership: Membership): Promise<void> {
     const record = this.#records.get(viewKey(membership.gid))
     const signer = this.#signers.get(membership.client)
@@ -285,6 +292,8 @@ export class IotClient {
       membership.addPersonal(response.personalKey)
       membership.addKeys(response.keys)
       membership.addCredentials(response.creds)
+      const { nextPersonalKey } = await session.nodeKeys({ signer, gid })
+      if (nextPersonalKey !== undefined) membership.addPersonal(nextPersonalKey)
     } finally {
       await session.close()
     }

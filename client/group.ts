@@ -190,6 +190,12 @@ export class Membership extends GroupView {
     return this.#member.epochs
   }
 
+  /** Unix seconds at which the last epoch is expected to end of which a personal key is held. */
+  get epochEnds(): number | undefined {
+    const ends = this.#member.state().personals.map((p) => p.exp)
+    return ends.length === 0 ? undefined : Math.max(...ends)
+  }
+
   /** @param encoded the content of mgt_key_material @throws `group/bad-personal-key` */
   addPersonal(encoded: Uint8Array): void {
     this.#member.addPersonal(decodePersonalKey(encoded))

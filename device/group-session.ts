@@ -130,9 +130,10 @@ export class GroupSession {
   async adopt(response: JoinResponse): Promise<void> {
     const old = this.#record
     const same = old !== undefined && equalBytes(old.kdcCred, response.kdcCred)
-    if (this.#member === undefined || !same) this.#member = this.#newMember(response.kdcCred, undefined)
-    this.#addPersonal(response.personalKey)
-    for (const { session, key } of response.keys) this.#member.addKey({ session, K: key })
+    const member = this.#member === undefined || !same ? this.#newMember(response.kdcCred, undefined) : this.#member
+    this.#addKeys(member, response)
+    // only now: of an answer that is not good nothing stays
+    this.#member = member
     this.#record = {
       kdcCred: response.kdcCred,
       policies: response.policies,
@@ -147,10 +148,7 @@ export class GroupSession {
 
   /** Takes personal keys that were fetched later. */
   async addPersonalKeys(keys: NodeKeys): Promise<void> {
-    const member = this.#required()
-    this.#addPersonal(keys.personalKey)
-    if (keys.nextPersonalKey !== undefined) this.#addPersonal(keys.nextPersonalKey)
-    for (const { session, key } of keys.keys) member.addKey({ session, K: key })
+    this.#addKeys(this.#required(), keys)
     await this.#save()
   }
 
@@ -255,10 +253,16 @@ export class GroupSession {
     return true
   }
 
-  #addPersonal(encoded: Uint8Array): void {
-    const personal = decodePersonalKey(encoded)
-    this.#required().addPersonal(personal)
-    this.#noteEpoch(personal.exp)
+  /** All of them, or none. @throws `group/bad-personal-key`, `group/bad-key` */
+  #addKeys(member: GroupMember, keys: Pick<NodeKeys, 'personalKey' | 'nextPersonalKey' | 'keys'>): void {
+    const { personalKey, nextPersonalKey } = keys
+    const personals = [personalKey, ...(nextPersonalKey === undefined ? [] : [nextPersonalKey])].map(decodePersonalKey)
+    const trial = sdsh(suite).member({ gid: this.gid, kdc: suite.ed25519.verifying(new Uint8Array(32)) })
+    for (const to of [trial, member]) {
+      for (const personal of personals) to.addPersonal(personal)
+      for (const { session, key } of keys.keys) to.addKey({ session, K: key })
+    }
+    for (const { exp } of personals) this.#noteEpoch(exp)
   }
 
   #noteEpoch(exp: number): void {

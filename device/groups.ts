@@ -4,7 +4,10 @@ import { gidOf } from '../protocol/groups/gid.ts'
 import { addressBytes } from '../protocol/messages/address.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Store } from '../store/store.ts'
-import { BroadcastWatcher } from './broadcasts.ts'
+import { ContentFormat } from '../transport/coap/content-format.ts'
+import { askNeighbours } from '../transport/coap/neighbourhood.ts'
+import { isLoopback } from '../transport/coap/source-prefix.ts'
+import { BroadcastWatcher, type BroadcastWatcherOptions } from './broadcasts.ts'
 import type { Credentials } from './credentials.ts'
 import type { DeviceTime } from './device-time.ts'
 import { FalseBroadcasts } from './false-broadcasts.ts'
@@ -14,7 +17,7 @@ import type { KeyServer } from './key-server.ts'
 import { Membership } from './membership.ts'
 import type { PlainClients } from './plain-clients.ts'
 import type { Sequence } from './sequence.ts'
-import type { DeviceSettings } from './settings.ts'
+import { type DeviceSettings, listenAddress } from './settings.ts'
 
 export interface GroupsOptions {
   readonly settings: DeviceSettings
@@ -109,6 +112,7 @@ export class Groups {
       client: (uri) => clients.get(uri),
       forget: (uri) => clients.forget(uri),
       mirrors: settings.device.proxy === undefined ? [] : [settings.device.proxy.replace(/\/$/, '')],
+      neighbours: neighbours(settings),
       nowSeconds,
       retry: settings.retry,
     })
@@ -129,6 +133,14 @@ export class Groups {
     session.onGap = (reason) => membership.gap(reason)
     return { session, membership, watcher }
   }
+}
+
+/** Whoever is on the interfaces that the device may use for multicast. */
+function neighbours({ device }: DeviceSettings): BroadcastWatcherOptions['neighbours'] {
+  const { multicast } = device
+  if (multicast === 'off' || isLoopback(listenAddress(device.listen).host)) return undefined
+  return (path, onResponse, signal) =>
+    askNeighbours({ interfaces: multicast, path, accept: ContentFormat.coseSign1, onResponse, signal })
 }
 
 function startPart({ membership, watcher }: Part): void {

@@ -3,6 +3,7 @@
  * next epoch's personal key and the next credential in time, and joins again when a broadcast leaves it out.
  */
 import { IotchainError } from '../protocol/errors.ts'
+import { refreshMoment } from '../protocol/groups/schedule.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Credentials } from './credentials.ts'
 import type { GroupSession } from './group-session.ts'
@@ -126,8 +127,7 @@ export class Membership {
     const ends = group.epochEnds
     if (ends === undefined) return
     if (this.#refreshAt === undefined || this.#refreshAt > ends) {
-      const lead = Math.min(3600, (group.policies?.epochSeconds ?? 86_400) / 4)
-      this.#refreshAt = ends - lead * (0.2 + 0.6 * random())
+      this.#refreshAt = refreshMoment(ends, group.policies?.epochSeconds ?? 86_400, random())
     }
     if (now < this.#refreshAt) return
     await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))

@@ -272,10 +272,17 @@ export class Parts {
 
   async #bind(router: Router): Promise<CoapEndpoint> {
     const { settings, context } = this.#options
-    const transport = await bindUdp(listenAddress(settings.device.listen))
+    const { log } = context
+    const { multicast, listen } = settings.device
+    const onFailure = (err: Error): void => log.warn({ err }, 'no multicast here')
+    const transport = await bindUdp({
+      ...listenAddress(listen),
+      multicast: multicast === 'off' ? undefined : { interfaces: multicast, onFailure },
+    })
+    if (transport.groups.length > 0) log.info({ groups: transport.groups }, 'can be discovered')
     const endpoint = new CoapEndpoint(transport, {
       router,
-      onEvent: (event) => context.log.debug({ event }, 'coap'),
+      onEvent: (event) => log.debug({ event }, 'coap'),
     })
     this.#stops.push(() => endpoint.close())
     return endpoint

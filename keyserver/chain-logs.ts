@@ -4,7 +4,7 @@
  */
 import { accessToken, deviceRegistry } from '../chain/contracts.ts'
 import { type Log, logsOfBlock, scanLogs } from '../chain/logs.ts'
-import type { JsonRpc } from '../chain/rpc.ts'
+import type { Rpc } from '../chain/rpc.ts'
 import type { Head, Hex } from '../chain/types.ts'
 import type { Address } from '../protocol/messages/address.ts'
 
@@ -27,12 +27,12 @@ interface RawBlock {
 }
 
 export class ChainLogs {
-  readonly #rpc: JsonRpc
+  readonly #rpc: Rpc
   readonly #registry: Address
   /** newest last; each the parent of the next */
   #ring: Processed[] = []
 
-  constructor(rpc: JsonRpc, registry: Address) {
+  constructor(rpc: Rpc, registry: Address) {
     this.#rpc = rpc
     this.#registry = registry
   }

@@ -42,6 +42,27 @@ const address = z.string().transform((text, context): Address => {
 
 const path = z.string().min(1)
 
+const MAX_NODES = 9
+const nodeUrl = z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' })
+
+/** One node, or several different ones of which some agree. */
+function checkNodes(
+  { rpcUrl, nodes, agree }: { rpcUrl?: string | undefined; nodes: string[]; agree?: number | undefined },
+  context: z.RefinementCtx,
+): void {
+  const fault = (setting: string, message: string): void =>
+    context.addIssue({ code: 'custom', path: [setting], message })
+  if (nodes.length === 0) {
+    if (rpcUrl === undefined) fault('rpcUrl', 'required: the address of a node, or `nodes` for several')
+    if (agree !== undefined) fault('agree', 'speaks of `nodes`, and there are none')
+    return
+  }
+  if (rpcUrl !== undefined) fault('rpcUrl', 'cannot stand beside `nodes`: list it there')
+  // the same node twice is no second opinion
+  if (new Set(nodes.map((url) => new URL(url).href)).size < nodes.length) fault('nodes', 'names a node twice')
+  if (agree !== undefined && agree > nodes.length) fault('agree', `is more than the ${nodes.length} nodes`)
+}
+
 export const keyServerSchema = z.strictObject({
   state: path.describe(
     'Folder of the store and of the epoch secrets; must survive reboots. Made when it is not there.',
@@ -56,6 +77,18 @@ export const keyServerSchema = z.strictObject({
         .optional()
         .describe(
           'How others reach the plain CoAP port, told to joiners. Default: the listening address, or the name in the certificate.',
+        ),
+      multicast: z
+        .union([
+          z.enum(['all', 'off']),
+          z
+            .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
+            .min(1)
+            .max(64),
+        ])
+        .default('off')
+        .describe(
+          'Network interfaces on which the key server can be discovered (ff02::fd, 224.0.1.187): all, off, or their names.',
         ),
     })
     .prefault({})
@@ -81,7 +114,24 @@ export const keyServerSchema = z.strictObject({
     ),
   chain: z
     .strictObject({
-      rpcUrl: z.url().describe('JSON-RPC of the node, http:// or https://.'),
+      rpcUrl: nodeUrl.optional().describe('JSON-RPC of the node, http:// or https://. Either this or `nodes`.'),
+      nodes: z
+        .array(nodeUrl)
+        .max(MAX_NODES)
+        .default([])
+        .describe('JSON-RPC of several nodes that have to agree, at most 9, instead of `rpcUrl`.'),
+      agree: z
+        .number()
+        .int()
+        .min(1)
+        .optional()
+        .describe('How many of `nodes` have to agree before anything is decided. Default: more than half.'),
+      proofs: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Verify tokens, registry entries and contract codes by storage proofs (eth_getProof) against the state root of the block.',
+        ),
       id: z.number().int().positive().describe('Chain id that the node must have.'),
       registry: address.describe('Address of the DeviceRegistry contract.'),
       confirmations: z
@@ -109,6 +159,7 @@ export const keyServerSchema = z.strictObject({
         .optional()
         .describe('Signed chain descriptor: genesis, checkpoint and code hashes that the node must agree with.'),
     })
+    .superRefine(checkNodes)
     .describe('The authorization chain.'),
   sessions: z
     .strictObject({
@@ -188,7 +239,7 @@ export const keyServerSchema = z.strictObject({
   multicast: z
     .strictObject({
       group: hostPort.prefault('[ff02::fd]:5683').describe('Multicast group and port.'),
-      interface: z.string().optional().describe("Network interface; default: the system's choice."),
+      interface: z.string().optional().describe('Name of the network interface; default: each one.'),
     })
     .optional()
     .describe('Sends each broadcast to the local network too.'),

@@ -2,10 +2,10 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
-import { type ChainDescriptor, checkAgainst, openDescriptor } from '../chain/descriptor.ts'
+import { type ChainDescriptor, openDescriptor } from '../chain/descriptor.ts'
 import { requestTokenForIntent } from '../chain/intents.ts'
 import { ChainReader } from '../chain/reader.ts'
-import { JsonRpc, type Rpc } from '../chain/rpc.ts'
+import type { Rpc } from '../chain/rpc.ts'
 import { TransactionSender } from '../chain/sender.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { addressBytes } from '../protocol/messages/address.ts'
@@ -21,6 +21,7 @@ import type { KeyServerConfig } from './config.ts'
 import { type Endpoints, openEndpoints, publicUriOf, readPems } from './endpoints.ts'
 import { loadIdentity, type ServerIdentity } from './identity.ts'
 import { BroadcastMulticast } from './multicast.ts'
+import { type ChainNodes, openNodes } from './nodes.ts'
 import { revokedSerials } from './revocations.ts'
 import { KeyServer, type ServiceOptions } from './service.ts'
 import { groupPolicyOf } from './settings.ts'
@@ -40,10 +41,11 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
   const missing = missingFiles(config, resolve)
   if (missing.length > 0 && !checkOnly) throw notReady(missing[0] as string)
   const files = missing.length > 0 ? undefined : readFiles(config, context)
-  const rpc = new JsonRpc({ url: config.chain.rpcUrl })
   const descriptor = missing.length > 0 ? undefined : readDescriptor(config, context)
-  const chain = chainReader(rpc, config, context, descriptor)
-  const logs = new ChainLogs(rpc, config.chain.registry)
+  const { id: chainId, registry, proofs } = config.chain
+  const nodes = openNodes(config.chain, { chainId, registry, descriptor, proofs }, log, context.metrics)
+  const chain = chainReader(nodes, config, context)
+  const logs = new ChainLogs(nodes.rpc, registry)
   let store: Store | undefined
   let multicast: BroadcastMulticast | undefined
   let running: { server: KeyServer; endpoints: Endpoints } | undefined
@@ -65,7 +67,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         store,
         folder: state,
         enrolment: files.enrolment,
-        relay: await openRelay(config, context, rpc),
+        relay: await openRelay(config, context, nodes.sending),
         onRevoked: (devices) => running?.endpoints.drop(devices),
         chain,
         identity: files.identity,
@@ -93,10 +95,10 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
       publicUri = publicUriOf(config, files.identity, endpoints.coap.address.port)
       running = { server, endpoints }
       if (config.multicast !== undefined) {
-        multicast = await BroadcastMulticast.open(config.multicast.group, config.multicast.interface, log)
+        multicast = new BroadcastMulticast(config.multicast.group, config.multicast.interface, log)
         server.onbroadcast = (group, { bytes }) => multicast?.send(group.name, bytes)
       }
-      await tellChain(chain, context)
+      await tellChain(chain, nodes, context)
       server.start()
       const { coaps, coap } = endpoints
       log.info(
@@ -194,7 +196,7 @@ function readEnrolment(config: KeyServerConfig, resolve: (path: string) => strin
 async function openRelay(
   config: KeyServerConfig,
   { resolve }: DaemonContext,
-  rpc: JsonRpc,
+  rpc: Rpc,
 ): Promise<ServiceOptions['relay']> {
   const { relay, chain } = config
   if (relay === undefined) return undefined
@@ -229,12 +231,7 @@ function notReady(file: string): IotchainError {
   })
 }
 
-function chainReader(
-  rpc: JsonRpc,
-  config: KeyServerConfig,
-  { clock }: DaemonContext,
-  descriptor: ChainDescriptor | undefined,
-): ChainReader {
+function chainReader({ rpc, verify }: ChainNodes, config: KeyServerConfig, { clock }: DaemonContext): ChainReader {
   const { chain } = config
   return new ChainReader({
     rpc,
@@ -244,7 +241,8 @@ function chainReader(
     maxHeadAgeSeconds: Math.round(chain.maxHeadAge / 1000),
     expectPeers: chain.expectPeers,
     nowMs: () => clock.nowMs(),
-    ...(descriptor === undefined ? {} : { verify: (node: Rpc) => checkAgainst(descriptor, node) }),
+    proofs: chain.proofs,
+    ...(verify && { verify }),
   })
 }
 
@@ -266,10 +264,15 @@ function readDescriptor(config: KeyServerConfig, { resolve }: DaemonContext): Ch
 }
 
 /** A node that answers and is the wrong one: an operator has to look, waiting does not help. */
-const FATAL: ReadonlySet<string> = new Set(['chain/impostor', 'chain/wrong-chain'])
+const FATAL: ReadonlySet<string> = new Set([
+  'chain/impostor',
+  'chain/wrong-chain',
+  'chain/no-proofs',
+  'chain/never-final',
+])
 
 /** Says at once whether the chain can be read; an unreachable node is no reason not to start. */
-async function tellChain(chain: ChainReader, { log }: DaemonContext): Promise<void> {
+async function tellChain(chain: ChainReader, nodes: ChainNodes, { log }: DaemonContext): Promise<void> {
   try {
     const head = await chain.head()
     log.info({ chainId: chain.chainId, block: head.number }, 'the chain is there')
@@ -277,6 +280,8 @@ async function tellChain(chain: ChainReader, { log }: DaemonContext): Promise<vo
     if (isIotchainError(error) && FATAL.has(error.code)) throw error
     log.warn({ err: error }, 'the chain cannot be read yet: nobody new is admitted until it can')
   }
+  const wrong = nodes.configurationError()
+  if (wrong !== undefined) throw wrong
 }
 
 function makeFolder(folder: string): void {

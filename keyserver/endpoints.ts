@@ -54,7 +54,13 @@ export async function openEndpoints(o: EndpointsOptions): Promise<Endpoints> {
   })
   let coap: CoapEndpoint | undefined
   try {
-    const udp = await bindUdp({ port: config.listen.coap.port, host: bindHost(config.listen.coap) })
+    const { multicast } = config.listen
+    const onFailure = (err: Error): void => o.log.warn({ err }, 'no multicast here')
+    const udp = await bindUdp({
+      port: config.listen.coap.port,
+      host: bindHost(config.listen.coap),
+      multicast: multicast === 'off' ? undefined : { interfaces: multicast, onFailure },
+    })
     coap = new CoapEndpoint(udp, { router: o.plain })
   } catch (error) {
     await transport.close()

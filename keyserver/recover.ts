@@ -30,6 +30,8 @@ export interface RecoverOptions {
   /** serials of the present revocation lists, hex */
   readonly revoked: readonly string[]
   readonly now: number
+  /** of today's configuration */
+  readonly minSessionSeconds: number
   readonly onWarning: (text: string) => void
 }
 
@@ -63,6 +65,7 @@ async function recoverGroup(o: RecoverOptions, stored: StoredGroup): Promise<Rec
   const seen = await highestSeen(o, name)
   const { state: fresh, erasedSecrets } = recoverState(state, {
     now: o.now,
+    minSessionSeconds: o.minSessionSeconds,
     highestSession: seen.session,
     highestEpoch: seen.epoch,
   })

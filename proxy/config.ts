@@ -55,6 +55,18 @@ export const proxySchema = z.strictObject({
         .default([])
         .describe('Networks whose source addresses cannot be forged: no Echo round trip there.')
         .meta({ examples: [['192.168.0.0/16']] }),
+      multicast: z
+        .union([
+          z.enum(['all', 'off']),
+          z
+            .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
+            .min(1)
+            .max(64),
+        ])
+        .default('all')
+        .describe(
+          'Network interfaces on which the proxy can be discovered, and asked for broadcasts by neighbours (ff02::fd, 224.0.1.187): all, off, or their names.',
+        ),
     })
     .prefault({})
     .describe('CoAP over UDP.'),

@@ -138,7 +138,14 @@ export class ObjectProxy {
   async start(): Promise<void> {
     const { coap, http } = this.#config
     const { log } = this.#parts
-    const transport = await bindUdp({ host: coap.host, port: coap.port, recvBufferSize: coap.receiveBufferBytes })
+    const onFailure = (err: Error): void => log.warn({ err }, 'no multicast here')
+    const transport = await bindUdp({
+      host: coap.host,
+      port: coap.port,
+      recvBufferSize: coap.receiveBufferBytes,
+      multicast: coap.multicast === 'off' ? undefined : { interfaces: coap.multicast, onFailure },
+    })
+    if (transport.groups.length > 0) log.info({ groups: transport.groups }, 'can be discovered')
     this.#endpoint = new CoapEndpoint(transport, {
       router: this.router,
       trustedPrefixes: coap.trustedPrefixes,

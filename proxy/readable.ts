@@ -8,7 +8,7 @@ import { ContentFormat } from '../transport/coap/content-format.ts'
 import { encodeLinks } from '../transport/coap/link-format.ts'
 import type { Link } from '../transport/coap/server.ts'
 import type { ObjectArchive, PastEntry, StoredObject } from './archive.ts'
-import type { BroadcastMirror } from './broadcasts.ts'
+import type { BroadcastMirror, MirroredBroadcast } from './broadcasts.ts'
 import type { GroupCredentials } from './credentials.ts'
 import type { Lookup, Representation } from './http.ts'
 import { PAST_SEGMENT, parseTarget, type Target } from './target.ts'
@@ -40,6 +40,12 @@ export class Readable {
     if (root === 'bc' && rest.length <= 1) return this.#broadcast(name, rest[0])
     if (root === 'ace-group' && rest.length === 1 && rest[0] === 'creds') return this.#credentials(name)
     return undefined
+  }
+
+  /** `/bc/{gid}` as it is held now; nobody is asked for it. */
+  heldBroadcast([, name = '']: readonly string[]): Representation | undefined {
+    if (!/^[0-9a-f]{16}$/.test(name)) return undefined
+    return this.#newestOf(this.#options.broadcasts.held(parseGname(name)))
   }
 
   /** The links to all latest objects, for `/.well-known/core`. */
@@ -104,7 +110,10 @@ export class Readable {
             immutable: true,
           }
     }
-    const newest = await this.#options.broadcasts.newest(gid)
+    return this.#newestOf(await this.#options.broadcasts.newest(gid))
+  }
+
+  #newestOf(newest: MirroredBroadcast | undefined): Representation | undefined {
     if (newest === undefined) return undefined
     const left = Math.floor(newest.exp - this.#options.clock.nowMs() / 1000)
     const maxAge = Math.min(60, Math.max(1, left))

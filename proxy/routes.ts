@@ -74,7 +74,13 @@ export function createRouter(options: RoutesOptions): Router {
       observable: true,
       links: () => readable.links(),
     })
-    .add({ pattern: '/bc/:gid', get, observable: true })
+    .add({
+      pattern: '/bc/:gid',
+      // a neighbour asks everybody: what is held is passed on, nobody is asked for it (RFC 7252 §8.2.1)
+      get: (request) => (request.multicast ? content(readable.heldBroadcast(request.path)) : get(request)),
+      observable: true,
+      multicast: true,
+    })
     .add({ pattern: '/bc/:gid/:session', get })
     .add({ pattern: '/ace-group/:gid/creds', get })
   if (directory !== undefined) addDirectory(router, directory)

@@ -27,6 +27,7 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   arm64: 'test:arm64',
   soak: 'test:soak',
   second: 'test:second',
+  network: 'test:network',
   hostile: 'test:hostile',
   interop: 'test:interop',
   geth: 'test:geth',

@@ -3,12 +3,12 @@ import type { Command } from 'commander'
 import { responseError } from '../../client/errors.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { CoapClient } from '../../transport/coap/client.ts'
-import { CoapEndpoint } from '../../transport/coap/endpoint.ts'
+import { interfacesOf } from '../../transport/coap/interfaces.ts'
 import { decodeLinks } from '../../transport/coap/link-format.ts'
 import type { CoapResponse } from '../../transport/coap/messages.ts'
+import { askNeighbours } from '../../transport/coap/neighbourhood.ts'
 import type { Link } from '../../transport/coap/server.ts'
-import { bindUdp } from '../../transport/coap/udp.ts'
-import { COAP_PORT, formatCoapUri, parseCoapUri } from '../../transport/coap/uri.ts'
+import { formatCoapUri, parseCoapUri } from '../../transport/coap/uri.ts'
 import { dial } from '../../transport/dial.ts'
 import { action, type CommandContext } from '../terminal/command.ts'
 
@@ -25,8 +25,6 @@ interface Found {
   readonly attributes: Link['attributes']
 }
 
-/** All CoAP Nodes (RFC 7252 §12.8), link-local. */
-const GROUPS = { ipv6: 'ff02::fd', ipv4: '224.0.1.187' } as const
 const PATIENCE_MS = 10_000
 
 export function registerDiscover(program: Command): void {
@@ -36,7 +34,7 @@ export function registerDiscover(program: Command): void {
     .option('--directory', 'ask the resource directory of the proxy at the address')
     .option('--rt <type>', 'only resources of this type, e.g. core.ps.gm or temperature')
     .option('--interface <name>', 'network interface for asking the local network, e.g. eth0')
-    .option('--wait <seconds>', 'how long to collect answers of the local network', '3')
+    .option('--wait <seconds>', 'how long to collect answers of the local network; each waits up to 5 s', '6')
     .action(
       action<DiscoverOptions, [string | undefined]>(async (ctx, options, uri) => {
         const found = uri === undefined ? await askNetwork(ctx, options) : await askServer(uri, options)
@@ -69,39 +67,32 @@ async function linksOf(client: CoapClient, path: string, rt: string | undefined,
 }
 
 async function askNetwork(ctx: CommandContext, options: DiscoverOptions): Promise<Found[]> {
-  const seconds = Number(options.wait ?? '3')
+  const seconds = Number(options.wait ?? '6')
   if (!(seconds >= 0.1 && seconds <= 60)) {
     throw new IotchainError('client/bad-number', '--wait is 0.1 to 60 seconds')
   }
+  const interfaces = options.interface === undefined ? 'all' : [options.interface]
+  if (interfacesOf(interfaces).length === 0) {
+    throw new IotchainError('client/no-network', `there is no network interface ${options.interface ?? 'here'}`, {
+      hint: 'ip address lists them; ask a server by its address: iotchain discover coap://HOST',
+    })
+  }
   ctx.out.progress(`asking the local network for ${seconds} s`)
   const found = new Map<string, Found>()
-  const rounds = await Promise.allSettled([askGroup('ipv6', options, seconds), askGroup('ipv4', options, seconds)])
-  for (const round of rounds) {
-    if (round.status === 'fulfilled') for (const f of round.value) found.set(f.href, f)
+  const query = options.rt === undefined ? [] : [`rt=${options.rt}`]
+  const windowMs = seconds * 1000
+  for (const response of await askNeighbours({ interfaces, path: '/.well-known/core', query, windowMs })) {
+    if (response.ok) for (const f of linksIn(response)) found.set(f.href, f)
   }
-  const failure = rounds.find((r) => r.status === 'rejected')
-  if (rounds.every((r) => r.status === 'rejected') && failure !== undefined) throw failure.reason
   return [...found.values()]
 }
 
-async function askGroup(family: keyof typeof GROUPS, options: DiscoverOptions, seconds: number): Promise<Found[]> {
-  const zone = family === 'ipv6' && options.interface !== undefined ? `%${options.interface}` : ''
-  const transport = await bindUdp({
-    host: family === 'ipv6' ? '::' : '0.0.0.0',
-    multicastInterface: family === 'ipv6' && options.interface !== undefined ? `::%${options.interface}` : undefined,
-  })
-  const endpoint = new CoapEndpoint(transport)
+/** What a stranger on the local network says is no reason to hear nobody else. */
+function linksIn(response: CoapResponse): Found[] {
   try {
-    const group = await transport.peer(`${GROUPS[family]}${zone}`, COAP_PORT)
-    const query = options.rt === undefined ? [] : [`rt=${options.rt}`]
-    const responses = await endpoint.multicast(group, {
-      path: '/.well-known/core',
-      query,
-      windowMs: seconds * 1000,
-    })
-    return responses.filter((r) => r.ok).flatMap((r) => foundIn(r, originOf(r)))
-  } finally {
-    await endpoint.close()
+    return foundIn(response, originOf(response))
+  } catch {
+    return []
   }
 }
 

@@ -9,6 +9,7 @@ import { loadBroadcastKey } from '../../keyserver/identity.ts'
 import { initKeyServer } from '../../keyserver/init.ts'
 import { type Mirror, recover, requireRevocationAnswer } from '../../keyserver/recover.ts'
 import { orderRevocation, revokedSerials } from '../../keyserver/revocations.ts'
+import { groupPolicyOf } from '../../keyserver/settings.ts'
 import { Storage } from '../../keyserver/storage.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
@@ -109,6 +110,7 @@ async function runRecover(options: RecoverCommand): Promise<void> {
       mirrors,
       revoked: await revokedSerials(crls, issuers),
       now: Math.floor(systemClock.nowMs() / 1000),
+      minSessionSeconds: groupPolicyOf(config).minSessionSeconds,
       onWarning: (text) => console.error(text),
     })
     for (const { group, storedSession, seenSession, first, members } of report) {

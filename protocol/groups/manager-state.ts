@@ -65,6 +65,8 @@ export interface ManagerHead {
   sids: number
   /** Times of the last rejoins, for the quota. */
   rejoins: number[]
+  /** When the state was last recovered, Unix seconds: what was made after that began no earlier. */
+  recoveredAt?: number | undefined
 }
 
 export interface ManagerState {

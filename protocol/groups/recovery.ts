@@ -10,6 +10,8 @@ export interface RecoveryOptions {
   /** The highest session and epoch seen on mirrors, in archives, at members. */
   readonly highestSession?: number | undefined
   readonly highestEpoch?: number | undefined
+  /** The minimum session of today's configuration: the stored one may be longer than what was in force since. */
+  readonly minSessionSeconds?: number | undefined
 }
 
 export interface Recovery {
@@ -34,12 +36,14 @@ export function recoverState(state: ManagerState, options: RecoveryOptions): Rec
   checkState(state)
   const head = copyHead(state.head)
   const stored = state.sessions.at(-1)
-  const since = stored === undefined ? 0 : options.now - stored.nbf
+  const last = stored?.nbf ?? head.recoveredAt
+  const since = last === undefined ? 0 : options.now - last
   // a session published in the lead may lie ahead of the clock, but not by more than a session
   if (since < -head.policy.sessionSeconds) {
     throw new IotchainError('group/bad-time', 'the clock is behind the restored state', { hint: 'set the clock first' })
   }
-  const jump = Math.ceil(Math.max(0, since) / head.policy.minSessionSeconds) + MARGIN
+  const shortest = Math.min(head.policy.minSessionSeconds, options.minSessionSeconds ?? Number.POSITIVE_INFINITY)
+  const jump = Math.ceil(Math.max(0, since) / shortest) + MARGIN
   const first = Math.max(head.session, options.highestSession ?? 0) + jump
   const lastEpoch = Math.max(head.lastEpoch, options.highestEpoch ?? 0) + jump
   if (first > 0xffffffff || lastEpoch > 0xffffffff) {
@@ -58,6 +62,7 @@ export function recoverState(state: ManagerState, options: RecoveryOptions): Rec
         epochs: [],
         sids: head.sids + SID_MARGIN,
         rejoins: [],
+        recoveredAt: options.now,
       },
       memberships: [],
       sessions: [],

@@ -3,6 +3,7 @@
  * key server runs the timers. All times in Unix seconds.
  */
 import type { EpochRecord, ManagerHead, SessionRecord } from './manager-state.ts'
+import { DEFAULT_POLICY } from './policy.ts'
 
 export interface ScheduleInput {
   readonly head: ManagerHead
@@ -75,6 +76,16 @@ export function scheduleEpoch(
   if (now >= allocateAt) return { allocate: { nbf: end }, activate: false, allocateAt }
   if (compaction === 'allocate') return { allocate: { nbf: nbf + refreshLeadSeconds }, activate: false, allocateAt }
   return { allocate: undefined, activate: false, allocateAt }
+}
+
+/**
+ * When a member fetches the personal key of the next epoch: somewhere in the middle of the refresh lead.
+ * @param ends when the present epoch is expected to end, Unix seconds
+ * @param random in [0, 1), drawn by each member for itself
+ */
+export function refreshMoment(ends: number, epochSeconds: number, random: number): number {
+  const lead = Math.min(DEFAULT_POLICY.refreshLeadSeconds, epochSeconds / 4)
+  return ends - lead * (0.2 + 0.6 * random)
 }
 
 /** When an epoch is over; one without a session yet has its whole life before it. */

@@ -1,15 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { AgreeingRpc } from '../../chain/agreement.ts'
-import { grantIntent, revokeIntent } from '../../chain/intents.ts'
-import { headerHash, provenTokens, readTrie } from '../../chain/proof.ts'
+import { describe, expect, test } from 'vitest'
+import { AgreeingRpc, type NodeFault } from '../../chain/agreement.ts'
 import { ChainReader } from '../../chain/reader.ts'
 import { type Rpc, RpcError } from '../../chain/rpc.ts'
-import { type Hex, NO_TOKEN } from '../../chain/types.ts'
-import { createAccount } from '../../chain/wallet.ts'
 import { IotchainError } from '../../protocol/errors.ts'
-import type { Address } from '../../protocol/messages/address.ts'
 import { hashOf, healthy } from './fake-node.ts'
-import { createStage, type Stage } from './stage.ts'
 
 type Answers = Record<string, unknown | ((params: readonly unknown[]) => unknown)>
 
@@ -109,121 +103,165 @@ describe('k of m nodes', () => {
   test.each([0, 3, 1.5])('%s of 2 cannot agree', (agree) => {
     expect(() => agreeing(agree, chain(1), chain(1))).toThrow(expect.objectContaining({ code: 'chain/bad-agreement' }))
   })
-})
 
-describe('storage proofs', () => {
-  let s: Stage
-  const clients = Array.from({ length: 120 }, () => createAccount().address)
-  const granted = clients.filter((_, i) => i % 3 === 0)
-  beforeAll(async () => {
-    s = await createStage()
-    const sender = s.senderOf(s.owner)
-    await sender.send(grantIntent(s.contract, granted, s.device.address, 3600, 0x80000001))
-    await sender.send(revokeIntent(s.contract, granted.slice(0, 5), s.device.address))
-  })
-  afterAll(async () => s?.stop())
-
-  test('say what a call says, of tokens that stand, stood and never were', async () => {
-    const proven = new ChainReader({
-      rpc: s.rpc,
-      chainId: s.anvil.chainId,
-      registry: s.registry,
-      confirmations: 3,
-      proofs: true,
+  test('a right hash does not make the rest of a header right: the content is agreed upon', async () => {
+    const twisted = (height: number): Answers => {
+      const honest = chain(height)['eth_getBlockByNumber'] as (p: readonly unknown[]) => object | null
+      return {
+        ...chain(height),
+        eth_getBlockByNumber: (p: readonly unknown[]) => {
+          const block = honest(p)
+          return block && { ...block, timestamp: '0x1', parentHash: hashOf(7), transactions: ['0x'] }
+        },
+      }
+    }
+    expect(await head(agreeing(2, twisted(100), chain(100), chain(100)))).toEqual({
+      ...(await head(agreeing(1, chain(100)))),
+      timestamp: `0x${NOW.toString(16)}`,
+      parentHash: hashOf(99),
     })
-    const at = await s.reader.head()
-    const [byProof, byCall] = [
-      await proven.tokensOf(s.contract, s.device.address, clients, at),
-      await s.reader.tokensOf(s.contract, s.device.address, clients, at),
-    ]
-    expect(byProof).toEqual(byCall)
-    expect(byProof.filter((t) => t.expiresAt > 0)).toHaveLength(granted.length - 5)
-    expect(await proven.tokensOf(`0x${'5a'.repeat(20)}`, s.device.address, clients.slice(0, 2), at)).toEqual([
-      NO_TOKEN,
-      NO_TOKEN,
+    await expect(head(agreeing(2, twisted(100), chain(100)))).rejects.toMatchObject({ code: 'chain/disagreement' })
+  })
+
+  test('while the nodes stand on two forks, the head is what they have in common', async () => {
+    expect(await head(agreeing(2, chain(100, 100), chain(100)))).toMatchObject({ hash: hashOf(99) })
+    expect(await head(agreeing(2, chain(100, 98), chain(100)))).toMatchObject({ hash: hashOf(97) })
+  })
+
+  test('no old head is brought back, however many are away', async () => {
+    const states: (Answers | 'away')[] = [chain(100), chain(100), chain(100)]
+    const nodes = states.map((_, i): Rpc => ({ name: `n${i}`, call: (m, p) => node(states[i] as Answers).call(m, p) }))
+    const rpc = new AgreeingRpc({ nodes, agree: 2 })
+    expect((await head(rpc)).number).toBe('0x64')
+    // one is down, another says that it knows no more than 50 blocks
+    states[0] = 'away'
+    states[1] = chain(50)
+    await expect(head(rpc)).rejects.toMatchObject({
+      code: 'chain/disagreement',
+      message: expect.stringContaining('50'),
+    })
+    // a little behind is what nodes are
+    states[1] = chain(98)
+    expect((await head(rpc)).number).toBe('0x62')
+    states[1] = chain(100, 99)
+    states[2] = chain(101, 99)
+    expect(await head(rpc)).toMatchObject({ hash: hashOf(100, 1) })
+  })
+
+  test('who is at fault is named, and of what', async () => {
+    const faults: NodeFault[] = []
+    const states: (Answers | 'away')[] = [{ ...chain(5), eth_call: '0x22' }, chain(5), chain(5), 'away']
+    const nodes = states.map((s, i): Rpc => ({ name: `n${i}`, call: node(s).call }))
+    const options = { onfault: (f: NodeFault) => faults.push(f) }
+    const rpc = new AgreeingRpc({ nodes, agree: 2, ...options })
+    await rpc.call('eth_call')
+    await settled()
+    expect(faults.map((f) => [f.node, f.kind])).toEqual([
+      ['n0', 'differs'],
+      ['n3', 'unreachable'],
     ])
+    // what a node lacks it does not lie about
+    faults.length = 0
+    await rpc.call('eth_getBlockByNumber', ['0x5', false])
+    states[0] = chain(4)
+    const lagging = new AgreeingRpc({ nodes: [chain(4), chain(5), chain(5)].map(node), agree: 2, ...options })
+    faults.length = 0
+    await lagging.call('eth_getBlockByNumber', ['0x5', false])
+    await settled()
+    expect(faults.map((f) => f.kind)).toEqual(['behind'])
   })
 
-  test('the header hashes to the block', async () => {
-    const block = await s.rpc.call<Record<string, Hex>>('eth_getBlockByNumber', ['latest', false])
-    expect(headerHash(block)).toBe(block['hash'])
-  })
-
-  const lying = (method: string, change: (answer: unknown) => unknown): Rpc => ({
-    name: 'liar',
-    call: async (m, params) => {
-      const answer = await s.rpc.call<unknown>(m, params)
-      return (m === method ? change(answer) : answer) as never
-    },
-  })
-  const prove = async (rpc: Rpc, client = granted[10] as Address) =>
-    provenTokens(rpc, s.contract, s.device.address, [client], await s.reader.head())
-
-  type Proof = { accountProof: Hex[]; storageProof: { key: Hex; proof: Hex[] }[] }
-  const flip = (hex: Hex): Hex => `${hex.slice(0, -1)}${hex.endsWith('0') ? '1' : '0'}` as Hex
-
-  test.each([
-    ['another state root', 'eth_getBlockByHash', (b: unknown) => ({ ...(b as object), stateRoot: hashOf(1) })],
-    [
-      'another account',
-      'eth_getProof',
-      (p: unknown) => ({
-        ...(p as Proof),
-        accountProof: (p as Proof).accountProof.map((n, i, all) => (i === all.length - 1 ? flip(n) : n)),
-      }),
-    ],
-    [
-      'another value',
-      'eth_getProof',
-      (p: unknown) => ({
-        ...(p as Proof),
-        storageProof: (p as Proof).storageProof.map((x) => ({
-          ...x,
-          proof: x.proof.map((n, i, all) => (i === all.length - 1 ? flip(n) : n)),
-        })),
-      }),
-    ],
-    [
-      'half a proof',
-      'eth_getProof',
-      (p: unknown) => ({
-        ...(p as Proof),
-        storageProof: (p as Proof).storageProof.map((x) => ({ ...x, proof: x.proof.slice(0, 1) })),
-      }),
-    ],
-    ['no account proof', 'eth_getProof', (p: unknown) => ({ ...(p as Proof), accountProof: [] })],
-    ['no storage proof', 'eth_getProof', (p: unknown) => ({ ...(p as Proof), storageProof: [] })],
-  ])('a node that shows %s is caught', async (_, method, change) => {
-    await expect(prove(lying(method, change))).rejects.toMatchObject({ code: 'chain/bad-proof' })
-  })
-
-  test('the proof of another client is no proof', async () => {
-    const swap: Rpc = {
-      name: 'liar',
-      call: async (m, params = []) => {
-        if (m !== 'eth_getProof') return s.rpc.call(m, params)
-        const { tokenSlot } = await import('../../chain/proof.ts')
-        const other = tokenSlot(granted[11] as Address, s.device.address)
-        return s.rpc.call(m, [params[0], [other], params[2]])
+  test('a slow node is waited for once, and then no more until it is in time again', async () => {
+    let delayMs = 400
+    const slow: Rpc = {
+      name: 'slow',
+      async call<T>(method: string, params?: readonly unknown[]): Promise<T> {
+        await new Promise((resolve) => setTimeout(resolve, delayMs))
+        return node(chain(200)).call(method, params)
       },
     }
-    // either it does not fit, or it proves that there is nothing: never the other's token
-    const outcome = await prove(swap).catch((error: { code: string }) => error.code)
-    expect(outcome === 'chain/bad-proof' || JSON.stringify(outcome) === JSON.stringify([NO_TOKEN])).toBe(true)
-  })
-
-  test('a block that is gone', async () => {
-    const gone = { ...(await s.reader.head()), hash: hashOf(9) }
-    await expect(provenTokens(s.rpc, s.contract, s.device.address, clients.slice(0, 1), gone)).rejects.toMatchObject({
-      code: 'chain/reorged',
+    const faults: NodeFault[] = []
+    const nodes = [node(chain(100)), node(chain(100)), slow]
+    const rpc = new AgreeingRpc({ nodes, agree: 2, patienceMs: 50, onfault: (f) => faults.push(f) })
+    await head(rpc)
+    expect(faults.map((f) => f.kind)).toEqual(['slow'])
+    let answered = false
+    const second = head(rpc).then(() => {
+      answered = true
     })
+    for (let i = 0; i < 20; i++) await settled()
+    expect(answered).toBe(true)
+    await second
+    delayMs = 0
+    await new Promise((resolve) => setTimeout(resolve, 450))
+    faults.length = 0
+    await head(rpc)
+    await head(rpc)
+    expect(faults.filter((f) => f.kind === 'slow')).toEqual([])
   })
 
-  test('an empty trie, and nodes that are none', () => {
-    const empty: Hex = '0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421'
-    expect(readTrie(empty, new Uint8Array(20), [])).toBeUndefined()
-    expect(() => readTrie(hashOf(1), new Uint8Array(20), [])).toThrow(
-      expect.objectContaining({ code: 'chain/bad-proof' }),
+  test('logs: what one node keeps back another names; what all say stands once', async () => {
+    const log = (n: number, more: object = {}) => ({
+      address: '0xaa',
+      topics: ['0x01'],
+      data: '0x',
+      blockNumber: '0x1',
+      blockHash: hashOf(1),
+      transactionHash: hashOf(9),
+      logIndex: `0x${n}`,
+      ...more,
+    })
+    const silent = { eth_getLogs: [] }
+    const talking = { eth_getLogs: [log(1), log(2)] }
+    const other = { eth_getLogs: [log(2, { blockTimestamp: '0x5' })] }
+    const ofBlock = await agreeing(2, silent, talking, other).call<unknown[]>('eth_getLogs', [{ blockHash: hashOf(1) }])
+    expect(ofBlock).toEqual([log(1), log(2)])
+    await expect(
+      agreeing(2, silent, talking, 'away').call('eth_getLogs', [{ fromBlock: '0x1', toBlock: '0x2' }]),
+    ).rejects.toMatchObject({ code: 'chain/disagreement' })
+  })
+
+  test('what they do not know they say nothing about', async () => {
+    const { eth_syncing: _, ...mute } = chain(1)
+    expect(await agreeing(2, mute, mute, chain(1)).call('eth_syncing')).toBe(false)
+    await expect(agreeing(2, {}, {}, chain(1)).call('eth_getProof')).rejects.toBeInstanceOf(RpcError)
+    await expect(agreeing(2, {}, {}, {}).call('eth_getBlockByNumber', ['finalized', false])).rejects.toBeInstanceOf(
+      RpcError,
     )
   })
+
+  test('what proves itself is taken from the first that proves it', async () => {
+    const faults: NodeFault[] = []
+    const says = (value: string): Answers => ({ eth_getProof: value })
+    const nodes = [says('lie'), 'away' as const, says('truth'), says('never asked')].map(
+      (s, i): Rpc => ({
+        name: `n${i}`,
+        call: node(s).call,
+      }),
+    )
+    const rpc = new AgreeingRpc({ nodes, agree: 3, onfault: (f) => faults.push(f) })
+    const check = (answer: unknown): unknown => {
+      if (answer === 'truth') return answer
+      throw new IotchainError('chain/bad-proof', 'lie')
+    }
+    expect(await rpc.checked('eth_getProof', [], check)).toBe('truth')
+    expect(faults.map((f) => [f.node, f.kind])).toEqual([
+      ['n0', 'bad-proof'],
+      ['n1', 'unreachable'],
+    ])
+    // who lied is asked last from now on
+    faults.length = 0
+    expect(await rpc.checked('eth_getProof', [], check)).toBe('truth')
+    expect(faults.map((f) => f.node)).toEqual(['n1'])
+    const none = new AgreeingRpc({ nodes: nodes.slice(0, 2), agree: 1 })
+    await expect(none.checked('eth_getProof', [], check)).rejects.toMatchObject({ code: 'chain/bad-proof' })
+  })
+
+  test('one that hangs does not hold up what another proves', async () => {
+    const hanging: Rpc = { name: 'hangs', call: () => new Promise(() => undefined) }
+    const rpc = new AgreeingRpc({ nodes: [hanging, node({ eth_getProof: 'truth' })], agree: 1, patienceMs: 20 })
+    expect(await rpc.checked('eth_getProof', [], (a) => a)).toBe('truth')
+  })
 })
+
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))

@@ -128,8 +128,8 @@ export class TestGroup {
     return this.broadcasts.get(this.session)!
   }
 
-  /** What the key server's join answers to this client. */
-  join(client: Address): JoinResponse {
+  /** What the key server's join answers to this client. @param options.upcoming with the key of the epoch ahead */
+  join(client: Address, options: { upcoming?: boolean } = {}): JoinResponse {
     const result = this.manager.join(clientMemberId(addressBytes(client)), { mode: 'current' })
     this.#commit()
     return {
@@ -152,7 +152,7 @@ export class TestGroup {
       kdcCred: this.keyServer.kdcCred,
       controlUri: 'coaps://[::1]:1/ace-group',
       controlGroupUri: `coap://[::1]:1/bc/${gname(this.gid)}`,
-      personalKey: encodePersonalKey(result.personal),
+      personalKey: encodePersonalKey((options.upcoming && result.upcoming) || result.personal),
     }
   }
 

@@ -20,6 +20,8 @@ export interface FuzzTarget {
 export interface FuzzResult {
   inputs: number
   accepted: number
+  /** of the search itself, behind the saved inputs */
+  milliseconds: number
   readonly findings: { readonly input: Uint8Array; readonly reason: string }[]
 }
 
@@ -92,7 +94,7 @@ export interface FuzzOptions {
 }
 
 export function fuzz(target: FuzzTarget, saved: readonly Uint8Array[], options: FuzzOptions): FuzzResult {
-  const result: FuzzResult = { inputs: 0, accepted: 0, findings: [] }
+  const result: FuzzResult = { inputs: 0, accepted: 0, milliseconds: 0, findings: [] }
   const corpus = [...saved, ...target.seeds()]
   const probe = (bytes: Uint8Array): string | undefined => {
     result.inputs++
@@ -122,6 +124,7 @@ export function fuzz(target: FuzzTarget, saved: readonly Uint8Array[], options: 
     return apply(corpus[pick % corpus.length] ?? new Uint8Array(0), list, corpus)
   }
   const memory = process.memoryUsage.rss()
+  const begun = performance.now()
   const details = fc.check(
     fc.property(inputs, (input) => probe(make(input)) === undefined),
     {
@@ -130,6 +133,7 @@ export function fuzz(target: FuzzTarget, saved: readonly Uint8Array[], options: 
       ...(options.milliseconds === undefined ? {} : { interruptAfterTimeLimit: options.milliseconds }),
     },
   )
+  result.milliseconds = performance.now() - begun
   const [smallest] = details.counterexample ?? []
   if (details.failed && smallest !== undefined && !details.interrupted) {
     const input = make(smallest)

@@ -32,8 +32,13 @@ for (const target of targets) {
   inputs += result.inputs
   findings += result.findings.length
   console.log(
-    `${target.name}: ${result.inputs} inputs, ${result.accepted} accepted, ${result.findings.length} findings`,
+    `${target.name}: ${(result.milliseconds / 1000).toFixed(0)} s, ${result.inputs} inputs, ${result.accepted} accepted, ${result.findings.length} findings`,
   )
+  // the search ends by the wall clock, this is measured by another
+  if (result.findings.length === 0 && result.milliseconds < seconds * 990) {
+    console.log(`  was not searched for ${seconds} s`)
+    process.exitCode = 1
+  }
   for (const { input, reason } of result.findings) {
     console.log(`  ${reason}: ${input.length > 0 ? saveInput(CORPUS, target, input) : ''} (seed ${seed})`)
   }

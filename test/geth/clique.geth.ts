@@ -70,7 +70,7 @@ describe.skipIf(skipped !== undefined)('three full nodes, Clique with three sign
 
   test('there is no finality here, and that is said', async () => {
     await expect(reader('finalized').head()).rejects.toMatchObject({
-      code: 'chain/no-finality',
+      code: 'chain/never-final',
       hint: expect.stringContaining('number of confirmations'),
     })
   })

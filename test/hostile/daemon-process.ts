@@ -18,10 +18,18 @@ export class DaemonProcess {
     process.child.stderr?.on('data', (chunk: Buffer | string) => this.#count(Buffer.from(chunk)))
   }
 
-  /** Starts `dist/bin/<name>.js run --config F` and waits until it says that it is ready. */
-  static async start(name: string, config: string): Promise<DaemonProcess> {
+  /**
+   * Starts `dist/bin/<name>.js run --config F` and waits until it says that it is ready.
+   * @param where makes of the command line one that runs somewhere else
+   */
+  static async start(
+    name: string,
+    config: string,
+    where: (command: readonly string[]) => readonly string[] = (command) => command,
+  ): Promise<DaemonProcess> {
     const program = join(packageRoot(), 'dist', 'bin', `${name}.js`)
-    return await DaemonProcess.#started(name, [process.execPath, program, 'run', '--config', config], /"msg":"ready"/)
+    const command = where([process.execPath, program, 'run', '--config', config])
+    return await DaemonProcess.#started(name, command, /"msg":"ready"/)
   }
 
   /** Starts a program of this folder. */

@@ -19,7 +19,7 @@ test('a broadcast goes out as one POST that nobody answers; one that is too long
   const transport = await bindUdp({ host: '127.0.0.1' })
   const member = new CoapEndpoint(transport, { router })
   const group = { host: '127.0.0.1', port: transport.address.port }
-  const multicast = await BroadcastMulticast.open(group, undefined, silentLogger)
+  const multicast = new BroadcastMulticast(group, 'lo', silentLogger)
   multicast.send('0011223344556677', new Uint8Array(1025))
   multicast.send('0011223344556677', Uint8Array.of(1, 2, 3))
   for (let i = 0; i < 100 && heard.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10))

@@ -47,6 +47,7 @@ async function restoreAndRecover(mirrors: Mirror[], warnings: string[] = []) {
     mirrors,
     revoked: ['0ABC'],
     now: world.clock.seconds,
+    minSessionSeconds: 10,
     onWarning: (text) => warnings.push(text),
   })
   await store.close()

@@ -132,6 +132,20 @@ describe('recovery', () => {
     expect(a.receive(back.next())).toMatchObject({ session: 5 + jump, from: 5 + jump })
   })
 
+  test('counts with the shortest session that may have been, and from a recovery that was itself backed up', () => {
+    const w = new GroupWorld(suite)
+    w.epoch()
+    w.next()
+    const now = w.nbf + 6000
+    const backup = w.manager.state()
+    expect(recoverState(backup, { now, minSessionSeconds: 5 }).jump).toBe(1200 + 16)
+    expect(recoverState(backup, { now, minSessionSeconds: 90 }).jump).toBe(100 + 16)
+    const recovered = recoverState(backup, { now }).state
+    expect(recoverState(recovered, { now }).jump).toBe(16)
+    expect(recoverState(recovered, { now: now + 6000 }).jump).toBe(100 + 16)
+    expect(codeOf(() => recoverState(recovered, { now: now - 901 }))).toBe('group/bad-time')
+  })
+
   test('mirrors may know better', () => {
     const w = new GroupWorld(suite)
     w.epoch()

@@ -90,6 +90,19 @@ describe('limits', () => {
     expect(next.receive(w.next())).toMatchObject({ from: 40 })
   })
 
+  test('however long the broadcast, the window is never cut below 96 sessions', () => {
+    const w = new GroupWorld(suite, { window: { seconds: 1e9, min: 200 }, broadcastOctets: 512 })
+    w.epoch()
+    w.manager.join(id('first'), { mode: 'next' })
+    for (let i = 0; i < 130; i++) {
+      if (i % 4 === 0) w.manager.join(id(`m${i}`), { mode: 'next' })
+      w.next()
+    }
+    const bytes = w.next()
+    expect(bytes.length).toBeGreaterThan(512)
+    expect(w.member('first').receive(bytes)).toMatchObject({ session: 131, from: 131 - 96 })
+  })
+
   test('when even the least window does not fit, a new epoch is due; over 64 KiB nothing is made', () => {
     const w = new GroupWorld(suite, { window: 1, broadcastOctets: 600, rejoinsPerHour: 1e6, compactionOctets: 60_000 })
     w.epoch()

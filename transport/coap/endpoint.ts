@@ -197,17 +197,17 @@ export class CoapEndpoint {
     if (isMalformed(message)) {
       this.#drop(message.malformed, peer)
       if (message.reject !== undefined && !multicast) this.#reject(message.reject, peer)
+    } else if (multicast && (message.type !== MessageType.non || !isRequest(message.code))) {
+      // RFC 7252 §8.1: what is sent to a group is a request, and not confirmable
+      this.#drop('multicast', peer)
     } else if (message.type === MessageType.ack || message.type === MessageType.reset) {
       this.#receiveAnswer(message, peer)
-    } else if (multicast && message.type === MessageType.con) {
-      // RFC 7252 §8.1: what is sent to a group is not confirmable
-      this.#drop('multicast', peer)
     } else if (message.code === Code.empty) {
       if (message.type === MessageType.con) this.#layer.reset(message.messageId, peer)
       else this.#drop('empty-message', peer)
     } else if (!this.#repeat(message, peer)) {
       if (isRequest(message.code)) this.#receiveRequest(message, peer, multicast)
-      else if (!multicast) this.#receiveResponse(message, peer)
+      else this.#receiveResponse(message, peer)
     }
   }
 

@@ -96,7 +96,8 @@ export class ReplySender {
       return
     }
     observers.remove(relation)
-    if (isSafe(request.message.code)) this.challenge(exchange)
+    if (exchange.multicast) stats.dropped.amplification++
+    else if (isSafe(request.message.code)) this.challenge(exchange)
     else this.#shrink(exchange, request, body, szx, block1)
   }
 
@@ -181,6 +182,6 @@ function acknowledgedBlock(request: IncomingRequest, reply: CoapReply): Block | 
 function isSuppressed(request: IncomingRequest, reply: CoapReply): boolean {
   const codeClass = reply.code >> 5
   if (reply.code !== Code.continue && ((request.noResponse >> (codeClass - 1)) & 1) === 1) return true
-  if (!request.multicast) return false
-  return codeClass !== 2 || (reply.code === Code.content && (reply.payload?.length ?? 0) === 0)
+  // of a group, only those answer that have something to give
+  return request.multicast && (codeClass !== 2 || (reply.payload?.length ?? 0) === 0)
 }

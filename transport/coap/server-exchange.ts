@@ -1,4 +1,5 @@
 /** One request that is being answered, and the ways in which its reply may leave. */
+import { isSuccess } from './codes.ts'
 import type { Deduplication, Seen } from './deduplication.ts'
 import type { CoapLimits } from './limits.ts'
 import { assemble, assembleEmpty, type Message, MessageType } from './message.ts'
@@ -86,7 +87,7 @@ export class Responder {
     if (!guard.admitReply(peer, message.octets.length, octets)) return false
     if (exchange.multicast) {
       exchange.answered = true
-      this.#sendAtLeisure(exchange, reply)
+      if (isSuccess(reply.code)) this.#sendAtLeisure(exchange, reply)
       return true
     }
     const wantsAck = options.separate === true && guard.isVerified(peer)

@@ -3,10 +3,12 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import { interfaceWith } from './interfaces.ts'
+import { isLoopback } from './source-prefix.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
-import { type MulticastGroup, MulticastReceiver } from './udp-multicast.ts'
+import { type MulticastOptions, MulticastReceiver } from './udp-multicast.ts'
 
-export type { MulticastGroup } from './udp-multicast.ts'
+export type { MulticastOptions } from './udp-multicast.ts'
 
 export interface UdpOptions {
   /** Default `::`, which takes IPv4 too. */
@@ -15,8 +17,8 @@ export interface UdpOptions {
   readonly port?: number | undefined
   /** Default 1 MiB: bursts of some hundred clients are not lost (`net.core.rmem_max` must allow it). */
   readonly recvBufferSize?: number | undefined
-  /** Groups to listen to, e.g. `{ address: 'ff02::fd', interface: 'eth0' }`. */
-  readonly multicast?: readonly MulticastGroup[] | undefined
+  /** Listen to groups too, e.g. `{ interfaces: ['eth0'] }`; `{}` takes the usual ones on every interface. */
+  readonly multicast?: MulticastOptions | undefined
   /** Interface for what is sent to a group: an address of it (IPv4) or `::%eth0`. */
   readonly multicastInterface?: string | undefined
   readonly multicastHops?: number | undefined
@@ -100,11 +102,17 @@ export class UdpTransport implements DatagramTransport {
     }
   }
 
-  /** Joins groups. @throws `coap/multicast` */
-  async join(groups: readonly MulticastGroup[]): Promise<void> {
-    this.#multicast = await MulticastReceiver.open(groups, this.address.port, (datagram, remote) => {
+  /** Listens to groups; without options it only takes care that what goes to groups is not taken for unicast. */
+  async join(options?: MulticastOptions): Promise<void> {
+    const onmessage = (datagram: Buffer, remote: RemoteInfo): void => {
       if (remote.port !== 0) this.onmessage?.(datagram, new UdpPeer(remote.address, remote.port), true)
-    })
+    }
+    this.#multicast = await MulticastReceiver.open({ socket: this.#socket, onmessage }, options)
+  }
+
+  /** The groups that are listened to now, each with its interface: `ff02::fd%eth0`. */
+  get groups(): readonly string[] {
+    return this.#multicast?.joined ?? []
   }
 
   async close(): Promise<void> {
@@ -119,22 +127,23 @@ export class UdpTransport implements DatagramTransport {
       this.fromPortZero++
       return
     }
-    const peer = this.#connected ?? new UdpPeer(remote.address, remote.port)
-    if (this.#multicast === undefined) this.onmessage?.(datagram, peer, false)
-    else this.#multicast.unlessSeen(datagram, remote, () => this.onmessage?.(datagram, peer, false))
+    this.onmessage?.(datagram, this.#connected ?? new UdpPeer(remote.address, remote.port), false)
   }
 }
 
 /**
  * Binds a socket for a server, or for a client of many.
- * @throws `coap/port-busy`, `coap/port-forbidden`, `coap/bad-address`, `coap/multicast`
+ * @throws `coap/port-busy`, `coap/port-forbidden`, `coap/bad-address`
  */
 export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const host = options.host ?? '::'
   const port = options.port ?? 0
   const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
-  const socket = newSocket(isIPv6(address), options)
+  const everywhere = isWildcard(address)
+  const multicast = multicastAt(address, options.multicast)
+  const socket = newSocket(isIPv6(address), { ...options, multicast })
   try {
+    if (multicast !== undefined && port !== 0) await assertFree(port, address)
     await bind(socket, port, address, options)
   } catch (error) {
     socket.close()
@@ -147,14 +156,7 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   if (options.multicastInterface !== undefined) socket.setMulticastInterface(options.multicastInterface)
   if (options.multicastHops !== undefined) socket.setMulticastTTL(options.multicastHops)
   const transport = new UdpTransport(socket)
-  if (options.multicast !== undefined && options.multicast.length > 0) {
-    try {
-      await transport.join(options.multicast)
-    } catch (error) {
-      await transport.close()
-      throw error
-    }
-  }
+  if (multicast !== undefined || (everywhere && port !== 0)) await transport.join(multicast)
   return transport
 }
 
@@ -191,7 +193,7 @@ function newSocket(v6: boolean, options: UdpOptions): Socket {
   return createSocket({
     type: v6 ? 'udp6' : 'udp4',
     lookup: numericLookup,
-    reuseAddr: (options.multicast?.length ?? 0) > 0,
+    reuseAddr: options.multicast !== undefined,
     ...(options.reusePort === true ? { reusePort: true } : {}),
   })
 }
@@ -205,6 +207,37 @@ function bind(socket: Socket, port: number, address: string, options: UdpOptions
       resolve()
     })
   })
+}
+
+function isWildcard(address: string): boolean {
+  return address === '::' || address === '0.0.0.0'
+}
+
+/** A server of one address answers on the interface that has it; one on loopback reaches nobody else. */
+function multicastAt(address: string, wanted: MulticastOptions | undefined): MulticastOptions | undefined {
+  if (wanted === undefined || isWildcard(address)) return wanted
+  const own = isLoopback(address) ? undefined : interfaceWith(address)
+  const { interfaces = 'all' } = wanted
+  if (own === undefined || (interfaces !== 'all' && !interfaces.includes(own))) return undefined
+  return { ...wanted, interfaces: [own] }
+}
+
+/**
+ * The sockets of the groups share the port with the server's, which therefore allows others to share it. Two servers
+ * must not: an exclusive socket at the address (of loopback, for all addresses) tells whether somebody has the port,
+ * and whoever listens to a group only is not in its way. @throws EADDRINUSE
+ */
+async function assertFree(port: number, address: string): Promise<void> {
+  const probe = createSocket({ type: isIPv6(address) ? 'udp6' : 'udp4' })
+  const at = address === '::' ? '::1' : address === '0.0.0.0' ? '127.0.0.1' : address
+  try {
+    await bind(probe, port, at, { recvBufferSize: 4096 })
+  } catch (error) {
+    // no loopback of this family tells nothing
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRNOTAVAIL') throw error
+  } finally {
+    probe.close()
+  }
 }
 
 function setRecvBufferSize(socket: Socket, octets: number): void {
