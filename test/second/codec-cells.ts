@@ -76,6 +76,19 @@ function record(random: Random): SenmlRecord {
   return out
 }
 
+/** What they make of our packs and commands is ours again, to the octet. */
+async function remade({ second, tally, random, rounds }: Stand): Promise<void> {
+  const items = Array.from({ length: rounds }, (_, n) => {
+    const records = Array.from({ length: random.between(1, 4) }, () => record(random))
+    const pack = encodePack({ fromSeq: n, toSeq: n + 3, from: NOW, to: NOW + 3, records })
+    const command = encodeCommand(random.pick([true, false, 0, -3, 21.5, 1.1]))
+    return n % 2 === 0 ? { kind: 'pack', octets: toHex(pack) } : { kind: 'command', octets: toHex(command) }
+  })
+  for (const [n, answer] of (await second.ask<string>('remake', items)).entries()) {
+    tally.same('packs and commands made by both', items[n]?.octets, answer, items[n])
+  }
+}
+
 /** As the second implementation tells it. */
 function resolved(records: readonly SenmlRecord[]): unknown {
   return resolveSenml(records, NOW).map(({ name, time, unit, value: v }) => [
@@ -86,7 +99,9 @@ function resolved(records: readonly SenmlRecord[]): unknown {
   ])
 }
 
-export async function contentCells({ second, tally, random, rounds }: Stand): Promise<void> {
+export async function contentCells(stand: Stand): Promise<void> {
+  const { second, tally, random, rounds } = stand
+  await remade(stand)
   const variants = (good: Uint8Array): string[] => [
     toHex(good),
     toHex(encodeCbor(bent(random, decodeCbor(good)))),

@@ -17,7 +17,7 @@ from iotc.enrolment import identity, psk, read_code
 from iotc.errors import ProtocolError
 from iotc.manager import Manager
 from iotc.member import Member
-from iotc.primitives import ed25519_public, kid_of, sha256
+from iotc.primitives import ed25519_public, kid_of
 from iotc.tree import PersonalKey, gid_of
 
 
@@ -190,6 +190,14 @@ def op_command(item):
     return content.read_command(unhex(item))
 
 
+def op_remake(item):
+    """A pack or a command read and made anew."""
+    if item["kind"] == "command":
+        return content.make_command(content.read_command(unhex(item["octets"]))).hex()
+    head, records = content.read_pack(unhex(item["octets"]))
+    return content.make_pack(*head, records).hex()
+
+
 TYPES = {
     "KeyRequest": ethereum.KEY_REQUEST, "Registration": ethereum.REGISTRATION, "Enrolment": ethereum.ENROLMENT,
 }  # fmt: skip
@@ -233,10 +241,6 @@ def op_code(item):
 
 def op_gid(item):
     return gid_of(item["chain"], unhex(item["registry"]), unhex(item["device"]), item["bit"]).hex()
-
-
-def op_sha256(item):
-    return sha256(unhex(item)).hex()
 
 
 OPS = {name[3:]: work for name, work in list(globals().items()) if name.startswith("op_")}

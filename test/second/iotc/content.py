@@ -96,10 +96,6 @@ def pack_path(path):
     return [*path, "@pack"]
 
 
-def gone_path(path):
-    return [*path, "@gone"]
-
-
 def make_command(value):
     return cbor.encode([{TRUTH if isinstance(value, bool) else VALUE: value}])
 
@@ -112,18 +108,3 @@ def read_command(plaintext):
     need(BASE_VALUE not in items[0], code, "a base value")
     need(TRUTH in items[0] or VALUE in items[0], code, "a truth or a number")
     return items[0].get(TRUTH, items[0].get(VALUE))
-
-
-def judge_command(obj, credentials, device, path, group, now, started, session_of, high_water):
-    """§4.10, what the device does with a command whose octets were parsed: the CoAP code.
-    `session_of` gives (current, superseded at or None) for a session, or None if it is not held."""
-    holders = [c for c in credentials if c.kind == "client" and obj.sid in c.sids(group)]
-    good = [c for c in holders if obj.signature_holds(device, path, c.key)]
-    if not good:
-        return "4.01"
-    state = session_of(obj.session)
-    if obj.gid != group or state is None or not (state[0] or (state[1] is not None and now - state[1] <= 10)):
-        return "4.03"
-    if abs(now - obj.iat) > 30 or obj.iat <= started or obj.seq <= high_water:
-        return "4.09"
-    return "2.04"
