@@ -16,8 +16,8 @@ import type { DeviceEntry, Head, Hex, Token } from './types.ts'
 const CHUNK = 100
 /** Devices in one request: eight slots each. */
 const DEVICES = 12
-/** Requests under way: their answers share what a node takes for a batch (geth: 25 MB). */
-const WIDTH = 8
+/** Requests under way: together they have to be answered within the time of one exchange, by a slow node too. */
+const WIDTH = 4
 /** State roots remembered; a decision reads under one or two heads. */
 const ROOTS = 4
 /** JSON-RPC: method not found, invalid params (a node that takes no block hash here). */

@@ -2,7 +2,7 @@
  * Carries out what the chain says about members that are in already: out when a right is gone, longer when it was
  * renewed, suspended while the chain cannot be read (protocol.md "Group manager policy").
  */
-import type { Head } from '../chain/types.ts'
+import type { DeviceEntry, Head } from '../chain/types.ts'
 import type { Clock } from '../protocol/clock.ts'
 import { isIotchainError } from '../protocol/errors.ts'
 import type { Membership } from '../protocol/groups/manager-state.ts'
@@ -138,10 +138,7 @@ export class Enforcement {
     }
     served.registeredKey = verdicts.deviceStands ? verdicts.reading.decision.signingKey : undefined
     const entry = verdicts.reading.decision.record
-    if (
-      served.record.entry?.changedBlock !== entry?.changedBlock ||
-      (entry === undefined) !== (served.record.entry === undefined)
-    ) {
+    if (!sameEntry(served.record.entry, entry)) {
       served.record = { ...served.record, entry }
       operations.push(putRecord(Key.device(served.address), served.record))
     }
@@ -187,6 +184,12 @@ export class Enforcement {
 
 function recordOf(served: ServedDevice, client: Address): ClientRecord {
   return served.clients.get(client)?.record ?? { admissions: {} }
+}
+
+/** A change that is not deep takes contracts away from the entry before it: that is to be remembered as well. */
+function sameEntry(before: DeviceEntry | undefined, now: DeviceEntry | undefined): boolean {
+  if (before === undefined || now === undefined) return before === now
+  return before.changedBlock === now.changedBlock && before.contracts.join() === now.contracts.join()
 }
 
 function sameAdmissions(before: ClientRecord['admissions'], now: ClientReading['admissions']): boolean {

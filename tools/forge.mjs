@@ -36,6 +36,7 @@ function uncovered(lcov) {
   const missing = []
   let file = ''
   let seen = 0
+  let branches = 0
   for (const line of lcov.split('\n')) {
     if (line.startsWith('SF:')) file = line.slice(3)
     if (!/^contracts\/(?!test\/)/.test(file)) continue
@@ -45,12 +46,15 @@ function uncovered(lcov) {
       seen++
       if (values[1] === '0') missing.push(`${file}:${values[0]}`)
     }
-    if (kind === 'BRDA' && (values[3] === '0' || values[3] === '-')) {
-      missing.push(`${file}:${values[0]} branch ${values[2]}`)
+    if (kind === 'BRDA') {
+      branches++
+      if (values[3] === '0' || values[3] === '-') missing.push(`${file}:${values[0]} branch ${values[2]}`)
     }
   }
-  if (seen < 200) throw new Error(`only ${seen} lines were measured: the report is not what it should be`)
-  return { missing, seen }
+  if (seen < 300 || branches < 100) {
+    throw new Error(`only ${seen} lines and ${branches} branches were measured: the report is not what it should be`)
+  }
+  return { missing, seen, branches }
 }
 
 const [command, ..._rest] = process.argv.slice(2)
@@ -66,8 +70,8 @@ if (command === 'covered') {
     process.stderr.write(`${run.stdout}${run.stderr}`)
     process.exitCode = 1
   } else {
-    const { missing, seen } = uncovered(readFileSync(file, 'utf8'))
-    console.log(`${seen} lines of our contracts, ${missing.length} not covered`)
+    const { missing, seen, branches } = uncovered(readFileSync(file, 'utf8'))
+    console.log(`${seen} lines and ${branches} branches of our contracts, ${missing.length} not covered`)
     for (const place of missing) console.log(`  ${place}`)
     if (missing.length > 0) process.exitCode = 1
   }

@@ -15,7 +15,7 @@ afterEach(async () => node.stop())
 
 function source(change: Partial<HeadSourceOptions> = {}): HeadSource {
   return new HeadSource({
-    rpc: new JsonRpc({ url: node.url, timeoutMs: 300 }),
+    rpc: new JsonRpc({ url: node.url, timeoutMs: 10_000 }),
     chainId: 7,
     registry: `0x${'11'.repeat(20)}`,
     confirmations: 12,
@@ -91,6 +91,26 @@ describe('a head is handed out only while the node is fit to be believed', () =>
         code: 'chain/no-finality',
         hint: expect.stringContaining('number of confirmations'),
       })
+    },
+  )
+
+  test('a chain that never will have finality is told from one that has none yet', async () => {
+    const latest = node.answers['eth_getBlockByNumber'] as (p: unknown[]) => object
+    node.answers['eth_getBlockByNumber'] = (params: unknown[]) => {
+      if (params[0] === 'safe') throw new RpcFault(-39001, 'safe block not found')
+      return { ...latest(params), difficulty: '0x2' }
+    }
+    await expect(source({ confirmations: 'safe' }).head(0)).rejects.toMatchObject({
+      code: 'chain/never-final',
+      hint: expect.stringContaining('number of confirmations'),
+    })
+  })
+
+  test.each([null, 'x', {}, { number: '0x1' }, { number: 7, hash: 'x', parentHash: 'x', timestamp: '0x1' }])(
+    'a block that makes no sense: %j',
+    async (block) => {
+      node.answers['eth_getBlockByNumber'] = block
+      await expect(source().head(0)).rejects.toMatchObject({ code: 'chain/bad-answer' })
     },
   )
 

@@ -8,7 +8,7 @@ beforeEach(async () => {
 })
 afterEach(async () => node.stop())
 
-const rpc = (change: object = {}): JsonRpc => new JsonRpc({ url: node.url, timeoutMs: 200, ...change })
+const rpc = (change: object = {}): JsonRpc => new JsonRpc({ url: node.url, timeoutMs: 10_000, ...change })
 
 describe('JSON-RPC', () => {
   test('requests of one turn travel together, in batches', async () => {
@@ -74,7 +74,7 @@ describe('JSON-RPC', () => {
 
   test('a node that hangs, or hangs up', async () => {
     node.raw = () => 'hang'
-    await expect(rpc().call('echo')).rejects.toMatchObject({
+    await expect(rpc({ timeoutMs: 200 }).call('echo')).rejects.toMatchObject({
       code: 'chain/unreachable',
       message: expect.stringContaining('timed out'),
     })

@@ -197,19 +197,20 @@ export class Network {
     confirmations: Confirmations,
     rpc: Rpc = new JsonRpc({ url: this.k.url, timeoutMs: 2_000 }),
     nowMs?: () => number,
+    proofs = false,
   ): ChainReader {
     const { registry } = this
-    return new ChainReader({ rpc, chainId: CHAIN_ID, registry, confirmations, ...(nowMs && { nowMs }) })
+    return new ChainReader({ rpc, chainId: CHAIN_ID, registry, confirmations, proofs, ...(nowMs && { nowMs }) })
   }
 
   /** A key server that believes `k`, and a device that is registered and joined. */
   async keyServer(
     confirmations: Confirmations,
-    options: { rpc?: Rpc; number?: number } & Pick<WorldOptions, 'candidates' | 'readAllBelow'> = {},
+    options: { rpc?: Rpc; proofs?: boolean; number?: number } & Pick<WorldOptions, 'candidates' | 'readAllBelow'> = {},
   ): Promise<{ world: World; device: TestDevice; clock: TestClock }> {
     await this.#world?.close()
     const clock = new TestClock(this.time)
-    const reader = this.reader(confirmations, options.rpc, () => clock.nowMs())
+    const reader = this.reader(confirmations, options.rpc, () => clock.nowMs(), options.proofs)
     const chain = Object.assign(reader, { mine: () => undefined }) as unknown as FakeChain
     const world = await createWorld({
       clock,

@@ -201,6 +201,23 @@ describe('the rule', () => {
     expect(member.receive(await newest(world, device))).toBe('not-for-me')
   })
 
+  test('a contract that was dropped and named again waits like a new one', async () => {
+    const CONTRACT: Address = `0x${'c0'.repeat(20)}`
+    device.register({ contracts: [CONTRACT, OTHER] })
+    world.chain.mine(3)
+    client.grant(device, [0], 3600, { contract: OTHER })
+    const { member } = await client.join(device)
+    await world.server.headWatch.look()
+    device.register({ contracts: [CONTRACT] })
+    await world.server.headWatch.look()
+    await live(world, 15)
+    expect(member.receive(await newest(world, device))).toBe('not-for-me')
+    device.register({ contracts: [CONTRACT, OTHER] })
+    expect((await client.authz(device, [0])).text).toBe('4.03')
+    world.chain.mine(3)
+    expect((await new TestClient(world, 7).authz(device, [0])).text).toBe('2.01')
+  })
+
   test('who takes back his own token leaves at the next regular session', async () => {
     await world.close()
     world = await createWorld({ revokedBySelf: () => Promise.resolve(true) })

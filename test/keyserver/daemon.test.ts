@@ -19,6 +19,7 @@ import { deviceAddressOf, parseCertificates } from '../../runtime/pki/certificat
 import { savePrivateKey } from '../../runtime/pki/keys.ts'
 import { type Anvil, startAnvil } from '../../tools/anvil.ts'
 import { dial } from '../../transport/dial.ts'
+import { lyingNode } from '../chain/lying-node.ts'
 import { bundleProgram } from '../child-program.ts'
 
 /** The program as a person runs it, on a real chain, with real files and ports. */
@@ -273,4 +274,60 @@ describe('a running key server', () => {
     writeFileSync(file('chain.json'), signDescriptor({ ...descriptor, chainId: 1 }, ca.root.key))
     expect(cli('check', '--config', config).err).toContain('another chain or registry')
   }, 60_000)
+
+  test('several nodes that agree: the one on another chain is named, and does not stop the start', async () => {
+    const stranger = await lyingNode(anvil.url, { eth_chainId: () => '0x1' })
+    const honest = await lyingNode(anvil.url)
+    const config = writeConfig('nodes.yaml', {
+      state: 'nodes',
+      chain: `  nodes: [${anvil.url}, ${honest.url}, ${stranger.url}]\n  proofs: true`,
+    })
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/ {2}rpcUrl: .*\n/, ''))
+    const checked = cli('check', '--config', config)
+    expect(checked.out).toBe(`${config}: ok\n`)
+    const server = await run(config)
+    try {
+      const said = server.lines.join('\n')
+      expect(said).toContain('the chain is there')
+      expect(said).toContain(`"node":"${stranger.url}","kind":"unfit"`)
+      expect(said).toContain('chain/wrong-chain')
+    } finally {
+      await server.stop()
+      await Promise.all([stranger.stop(), honest.stop()])
+    }
+  }, 60_000)
+
+  test.each([
+    [
+      'finality where there is none',
+      'confirmations: finalized',
+      (result: unknown, [tag]: readonly unknown[]): unknown => {
+        if (tag === 'finalized') throw 'finalized block not found'
+        return { ...(result as object), difficulty: '0x2' }
+      },
+      /has no finality: no block is ever finalized/,
+    ],
+    ['storage proofs of a node that gives none', 'proofs: true', undefined, /gives no storage proofs \(eth_getProof\)/],
+  ])(
+    '%s: refused at the start',
+    async (_, setting, lie, words) => {
+      const node = await lyingNode(anvil.url, {
+        eth_getProof: () => {
+          throw 'unknown'
+        },
+        ...(lie && { eth_getBlockByNumber: lie }),
+      })
+      const config = writeConfig('wrong-node.yaml', { state: 'wrong-node' })
+      const text = readFileSync(config, 'utf8').replace(anvil.url, node.url)
+      writeFileSync(
+        config,
+        setting.startsWith('confirmations')
+          ? text.replace('confirmations: 1', setting)
+          : text.replace('chain:\n', `chain:\n  ${setting}\n`),
+      )
+      await expect(run(config)).rejects.toThrow(words)
+      await node.stop()
+    },
+    60_000,
+  )
 })
