@@ -231,8 +231,9 @@ export class AgreeingRpc implements Rpc {
       let winner: string | undefined
       let outstanding = this.#nodes.length
       const judge = (key: string, answer: Answer): void => {
-        if (key !== winner && !isNoVote(answer.error))
-          this.#blame(answer.node, method, answer.error, contradiction(answer))
+        if (key !== winner && !isNoVote(answer.error)) {
+          this.#blame(answer.node, method, answer.error, contradiction(method, answer))
+        }
       }
       this.#askAll(method, params, (answer) => {
         outstanding--
@@ -348,8 +349,9 @@ function keyOf(method: string, { value, error }: Answer): string {
   return error instanceof RpcError ? `-${error.data ?? error.rpcCode}` : '!'
 }
 
-/** A block that a node lacks is no lie. */
-const contradiction = ({ value }: Answer): FaultKind => (value === null || value === undefined ? 'behind' : 'differs')
+/** A block that a node lacks is no lie, nor that it is catching up. */
+const contradiction = (method: string, { value }: Answer): FaultKind =>
+  value === null || value === undefined || method === 'eth_syncing' ? 'behind' : 'differs'
 
 function kindOf(error: unknown): FaultKind {
   if (error instanceof RpcError) return 'behind'

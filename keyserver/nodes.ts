@@ -56,7 +56,7 @@ export function openNodes(
     checkHeaders: config.proofs,
     onfault: ({ node, kind, method, error }) => {
       faults.inc({ node, kind })
-      const level = GRAVE.includes(kind) ? 'error' : 'warn'
+      const level = GRAVE.includes(kind) ? 'error' : kind === 'unreachable' ? 'warn' : 'info'
       log.limited(
         `node/${node}/${kind}`,
         level,

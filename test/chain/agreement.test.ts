@@ -169,6 +169,12 @@ describe('k of m nodes', () => {
     await lagging.call('eth_getBlockByNumber', ['0x5', false])
     await settled()
     expect(faults.map((f) => f.kind)).toEqual(['behind'])
+    const busy = { ...chain(5), eth_syncing: { currentBlock: '0x1' } }
+    const catchingUp = new AgreeingRpc({ nodes: [busy, chain(5), chain(5)].map(node), agree: 2, ...options })
+    faults.length = 0
+    await catchingUp.call('eth_syncing')
+    await settled()
+    expect(faults.map((f) => f.kind)).toEqual(['behind'])
   })
 
   test('a slow node is waited for once, and then no more until it is in time again', async () => {

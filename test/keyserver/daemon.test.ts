@@ -162,7 +162,7 @@ describe('the commands', () => {
     expect(again).toContain(spki)
     expect(cli('check', '--config', file('keyserver.yaml')).out).toBe(`${file('keyserver.yaml')}: ok\n`)
     expect(readFileSync(file('broadcast.key'), 'utf8')).toContain('BEGIN PRIVATE KEY')
-  })
+  }, 60_000)
 
   test('--print-config is a configuration', () => {
     const printed = cli('--print-config')
