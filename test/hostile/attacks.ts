@@ -45,30 +45,64 @@ const everywhere = (_target: Target): boolean => true
 
 /** Sent at a time; after each, the rate falls if the target's socket was too full to take it, and rises if not. */
 const CHUNK = 5000
-const LEAST_PER_SECOND = 2000
+const CHUNK_SECONDS = 1
+const LEAST_PER_SECOND = 500
 
-/** Until the sockets of the namespace have taken `count` datagrams, or three times as many were sent. */
-async function delivered(
+interface Poured {
+  readonly taken: number
+  readonly sent: number
+  /** UDP payload of what was sent. */
+  readonly octets: number
+  /** Found the sockets of the daemons full: whatever honest clients sent meanwhile had the same luck. */
+  readonly lost: number
+  readonly rate: number
+}
+
+/**
+ * Until the sockets of the namespace have taken `count` datagrams and `work` is over, or three times as many were sent.
+ * The rate follows what the machine can do: a socket that is full loses what honest clients send as well, and tells
+ * nothing about the daemon.
+ */
+async function pour(
   { sender, outside }: Field,
   target: Target,
   count: number,
   perSecond: number,
   datagrams: Iterator<Spoofed>,
-): Promise<string> {
+  work: Promise<unknown> = Promise.resolve(),
+): Promise<Poured> {
   const start = udpCounters()
-  let sent = 0
-  let rate = perSecond
+  let [sent, octets, rate] = [0, 0, perSecond]
+  let working = true
+  const over = (): void => {
+    working = false
+  }
+  work.then(over, over)
   const taken = (): number => udpCounters().taken - start.taken
-  while (taken() < count && sent < 3 * count) {
+  while ((taken() < count && sent < 3 * count) || working) {
     const before = udpCounters()
-    const chunk = Array.from({ length: Math.min(CHUNK, count) }, () => datagrams.next().value as Spoofed)
-    sent += (await sendSpoofed(sender, outside.namespace, target.port, rate, chunk)).datagrams
+    const size = Math.min(CHUNK, count, Math.ceil(rate * CHUNK_SECONDS))
+    const chunk = Array.from({ length: size }, () => datagrams.next().value as Spoofed)
+    const done = await sendSpoofed(sender, outside.namespace, target.port, rate, chunk)
+    sent += done.datagrams
+    octets += done.octets
     await delay(50)
     const lost = udpCounters().full - before.full
     rate = lost > chunk.length / 20 ? Math.max(LEAST_PER_SECOND, rate / 2) : Math.min(perSecond, rate * 1.5)
   }
-  if (taken() < count) throw new Error(`only ${taken()} of ${sent} datagrams were delivered: the machine is too busy`)
-  return `${taken()} delivered of ${sent}, ${rate.toFixed(0)} a second at the end`
+  return { taken: taken(), sent, octets, lost: udpCounters().full - start.full, rate }
+}
+
+async function delivered(
+  field: Field,
+  target: Target,
+  count: number,
+  perSecond: number,
+  datagrams: Iterator<Spoofed>,
+): Promise<string> {
+  const { taken, sent, rate } = await pour(field, target, count, perSecond, datagrams)
+  if (taken < count) throw new Error(`only ${taken} of ${sent} datagrams were delivered: the machine is too busy`)
+  return `${taken} delivered of ${sent}, ${rate.toFixed(0)} a second at the end`
 }
 
 function flood(title: string, seed: number, count: number, datagrams: Flood, applies = everywhere): Attack {
@@ -102,15 +136,18 @@ const spoofedResets: Attack = {
   run: async ({ outside, sender }, target) => {
     const local = 45_000 + (target.port % 1000)
     const observer = await outside.ready('observe', target.port, target.readPath, local)
-    const others = [local + 1, local - 1, local + 2000, 5683]
-    const host = hostOf(0, 2)
-    await sendSpoofed(sender, outside.namespace, target.port, PER_SECOND, resetFlood(host, others))
     const heard = async (): Promise<number> => {
       observer.write('how many\n')
       await delay(500)
       const line = observer.stdout.trim().split('\n').at(-1) ?? '{}'
       return (JSON.parse(line) as { notifications: number }).notifications
     }
+    // until the first confirmable notification is acknowledged the relation is one with a source that may be spoofed,
+    // and ends when that one datagram is lost (docs/coap.md); a flood may well lose it
+    for (const end = performance.now() + 20_000; performance.now() < end; ) if ((await heard()) >= 3) break
+    const others = [local + 1, local - 1, local + 2000, 5683]
+    const host = hostOf(0, 2)
+    await sendSpoofed(sender, outside.namespace, target.port, PER_SECOND, resetFlood(host, others))
     const before = await heard()
     // a broadcast comes with each session of five seconds, a reading each second
     for (const end = performance.now() + 20_000; performance.now() < end; ) if ((await heard()) > before) break
@@ -143,14 +180,13 @@ const SPOOFED = 20_000
 /** Reads, observes and fetches with unmodified programs, each as a host of its own; undefined when all of it worked. */
 async function unmodified(outside: Outside, target: Target, large: Target): Promise<string | undefined> {
   const { port, readPath } = target
-  outside.aiocoapSaid = ''
   const [read, aioRead, heard, aioHeard, fetched, aioFetched] = await Promise.all([
     outside.coapClientGet(port, readPath, addressOf(hostOf(3, 1))),
-    outside.aiocoapGet(port, readPath),
+    outside.aiocoapGet(readPath),
     outside.coapClientObserve(port, readPath, addressOf(hostOf(3, 2)), 7),
-    outside.aiocoapObserve(port, readPath, 2),
+    outside.aiocoapObserve(readPath, 2),
     target === large ? outside.coapClientGet(port, '/large', addressOf(hostOf(3, 3))) : 10_240,
-    target === large ? outside.aiocoapGet(port, '/large') : 10_240,
+    target === large ? outside.aiocoapGet('/large') : 10_240,
   ])
   const wrong = [
     read > 50 ? '' : `coap-client read ${read} octets`,
@@ -167,29 +203,27 @@ async function unmodified(outside: Outside, target: Target, large: Target): Prom
 const amplification: Attack = {
   title: '20 000 spoofed requests for one victim',
   applies: everywhere,
-  run: async ({ system, outside, sender, hello }, target) => {
+  run: async (field, target) => {
+    const { system, outside, hello } = field
     const host = hostOf(5, target.port & 255)
     const victim = await outside.ready('victim', addressOf(host), 40_000, VICTIM_PORTS)
     const large = system.targets.find(({ name }) => name === 'engine')!
+    if (!target.secure) await outside.prepareAiocoap(target.port, target === large ? 3 : 2)
     const began = performance.now()
-    const [sent, wrong] = await Promise.all([
-      sendSpoofed(
-        sender,
-        outside.namespace,
-        target.port,
-        2000,
-        spoofedGets(target, hello, host, 40_000, VICTIM_PORTS, SPOOFED),
-      ),
-      target.secure ? outside.get(target, system) : unmodified(outside, target, large),
-    ])
+    const datagrams = spoofedGets(target, hello, host, 40_000, VICTIM_PORTS)[Symbol.iterator]()
+    const honest = target.secure ? outside.get(target, system) : unmodified(outside, target, large)
+    const { octets: sent, taken, lost } = await pour(field, target, SPOOFED, 2000, datagrams, honest)
+    const wrong = await honest
     await delay(1000)
     const seconds = (performance.now() - began) / 1000
-    const { octets, datagrams } = await outside.end<{ octets: number; datagrams: number }>(victim)
-    const allowed = Math.floor(16_384 + 1024 * seconds + 3 * sent.octets)
-    const remark = `sent ${sent.octets} octets, the victim got ${octets} in ${datagrams} datagrams; allowed ${allowed}`
+    const { octets, datagrams: replies } = await outside.end<{ octets: number; datagrams: number }>(victim)
+    const allowed = Math.floor(16_384 + 1024 * seconds + 3 * sent)
+    const figures = `the victim got ${octets} octets in ${replies} datagrams; allowed ${allowed}`
+    const remark = `sent ${sent} octets, ${taken} datagrams taken, ${lost} lost at full sockets; ${figures}`
     if (octets > allowed) return { wrong: remark, remark }
-    if (datagrams === 0) return { wrong: 'the victim got nothing: nothing was tried', remark }
-    return { wrong: wrong === undefined ? undefined : `meanwhile: ${wrong}`, remark }
+    if (taken < SPOOFED) return { wrong: `the machine is too busy: ${remark}`, remark }
+    if (replies === 0) return { wrong: 'the victim got nothing: nothing was tried', remark }
+    return { wrong: wrong === undefined ? undefined : `meanwhile: ${wrong}; ${remark}`, remark }
   },
 }
 

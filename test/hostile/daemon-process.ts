@@ -1,18 +1,23 @@
 /** One daemon under attack: whether it lives, how much memory it has, how much it logs. */
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
 import { packageRoot } from '../peers/install.ts'
 import { PeerProcess } from '../peers/process.ts'
 
 export class DaemonProcess {
   readonly name: string
   readonly #process: PeerProcess
+  readonly #probe: string
   #lines = 0
   #bytes = 0
   readonly #samples = new Map<string, number>()
 
-  private constructor(name: string, process: PeerProcess) {
+  private constructor(name: string, process: PeerProcess, probe: string) {
     this.name = name
+    this.#probe = probe
     this.#process = process
     process.child.stdout?.on('data', (chunk: Buffer) => this.#count(chunk))
     process.child.stderr?.on('data', (chunk: Buffer | string) => this.#count(Buffer.from(chunk)))
@@ -39,8 +44,12 @@ export class DaemonProcess {
   }
 
   static async #started(name: string, command: readonly string[], ready: RegExp): Promise<DaemonProcess> {
-    const child = new PeerProcess(command, { env: { NODE_ENV: 'production' } })
-    const daemon = new DaemonProcess(name, child)
+    const probe = join(mkdtempSync(join(tmpdir(), 'iotchain-memory-')), 'alive')
+    const options = `--import=${pathToFileURL(join(import.meta.dirname, 'memory-probe.js')).href}`
+    const child = new PeerProcess(command, {
+      env: { NODE_ENV: 'production', NODE_OPTIONS: options, IOTCHAIN_MEMORY_PROBE: probe },
+    })
+    const daemon = new DaemonProcess(name, child, probe)
     if (!(await child.shows(ready, 30_000))) {
       await child.stop()
       throw new Error(
@@ -94,7 +103,19 @@ export class DaemonProcess {
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024
   }
 
-  stop(): Promise<void> {
-    return this.#process.stop()
+  /** What is alive after a garbage collection, on the heap of V8 and outside, MiB. @throws Error when it does not tell */
+  async keeps(): Promise<number> {
+    rmSync(this.#probe, { force: true })
+    process.kill(this.pid, 'SIGUSR2')
+    for (let i = 0; i < 200; i++) {
+      await delay(100)
+      if (existsSync(this.#probe)) return Number(readFileSync(this.#probe, 'latin1')) / 2 ** 20
+    }
+    throw new Error(`${this.name} does not tell its memory`)
+  }
+
+  async stop(): Promise<void> {
+    await this.#process.stop()
+    rmSync(dirname(this.#probe), { recursive: true, force: true })
   }
 }

@@ -172,9 +172,8 @@ export function spoofedGets(
   host: number,
   port: number,
   ports: number,
-  count: number,
 ): Iterable<Spoofed> {
-  return times(count, (i) => ({
+  return endless((i) => ({
     host,
     port: port + (i % ports),
     payload: target.secure

@@ -20,6 +20,8 @@ export class Outside {
   readonly namespace: string
   /** What aiocoap said last when it did not get what it wanted: a code, or its own error. */
   aiocoapSaid = ''
+  /** Started, each waits for its one command. */
+  readonly #ready: PeerProcess[] = []
 
   constructor(namespace: string) {
     this.namespace = namespace
@@ -101,14 +103,26 @@ export class Outside {
     return [...`${program.stdout}\n${program.stderr}`.matchAll(/c:2\.05 .*Observe/g)].length
   }
 
+  /** Starts aiocoap's programs for a port; Python takes seconds on a busy machine, and they are not what is tried. */
+  async prepareAiocoap(port: number, count: number): Promise<void> {
+    this.aiocoapSaid = ''
+    for (const left of this.#ready.splice(0)) await left.stop()
+    const driver = [await aiocoapPython(), peerSource('aiocoap', 'peer.py'), 'client', SERVER_ADDRESS, String(port)]
+    for (let i = 0; i < count; i++) this.#ready.push(new PeerProcess(inside(this.namespace, driver)))
+    for (const program of this.#ready) {
+      // no number: answered with an error, and nothing is sent
+      program.write('observe id=0 count=none\n')
+      if ((await program.line(60_000)) === undefined) throw new Error(`aiocoap did not start: ${program.stderr.trim()}`)
+    }
+  }
+
   /** One command to aiocoap, through the program that the interop suite drives it with. */
   async #aiocoap(
-    port: number,
     op: 'request' | 'observe',
     command: RequestCommand | ObserveCommand,
   ): Promise<Outcome & ObserveOutcome> {
-    const driver = [await aiocoapPython(), peerSource('aiocoap', 'peer.py'), 'client', SERVER_ADDRESS, String(port)]
-    const program = new PeerProcess(inside(this.namespace, driver))
+    const program = this.#ready.pop()
+    if (program === undefined) throw new Error('no aiocoap was prepared')
     program.write(commandLine(op, 1, command))
     const line = await program.line(15_000)
     await program.stop()
@@ -118,14 +132,14 @@ export class Outside {
     return outcome
   }
 
-  async aiocoapGet(port: number, path: string): Promise<number> {
-    const { code, payload } = await this.#aiocoap(port, 'request', { path })
+  async aiocoapGet(path: string): Promise<number> {
+    const { code, payload } = await this.#aiocoap('request', { path })
     return code === '2.05' ? (payload ?? '').length / 2 : 0
   }
 
   /** Representations that aiocoap heard of `count`. Its own command-line client ends an observation at once (0.4.17). */
-  async aiocoapObserve(port: number, path: string, count: number): Promise<number> {
-    const { notifications } = await this.#aiocoap(port, 'observe', { path, count, cancel: 'rst' })
+  async aiocoapObserve(path: string, count: number): Promise<number> {
+    const { notifications } = await this.#aiocoap('observe', { path, count, cancel: 'rst' })
     return notifications?.length ?? 0
   }
 }

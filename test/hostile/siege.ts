@@ -50,7 +50,7 @@ async function warmUp(field: Field, target: Target): Promise<void> {
     outside.namespace,
     target.port,
     5000,
-    spoofedGets(target, hello, hostOf(6, 6), 30_000, 200, 20_000),
+    first(spoofedGets(target, hello, hostOf(6, 6), 30_000, 200), 20_000),
   )
   for (const flood of target.secure ? [mutatedFlood] : [mutatedFlood, observerFlood, uploadFlood]) {
     const some = first(flood(target, random, hello), 5000)
@@ -83,22 +83,34 @@ async function judged(field: Field, attack: Attack, target: Target): Promise<Pic
   return { status: 'ok', detail: `${remark}; ${figures}` }
 }
 
+/** MiB of a daemon before the attacks. */
+interface Start {
+  /** Kept after a collection, before anything was sent to it. */
+  readonly fresh: number
+  /** The same after the warm-up. */
+  readonly kept: number
+  readonly rss: number
+}
+
 /** Memory comes back once the time of what was kept is over; an honest client now and then keeps the daemons busy. */
 async function memoryReturns(
   field: Field,
-  starts: ReadonlyMap<DaemonProcess, number>,
+  starts: ReadonlyMap<DaemonProcess, Start>,
   onResult: (result: Result) => void,
 ): Promise<void> {
   const end = performance.now() + MEMORY_PATIENCE_MS
   const waiting = new Map(starts)
   for (;;) {
     for (const [daemon, start] of waiting) {
+      const kept = daemon.alive ? await daemon.keeps() : Number.POSITIVE_INFINITY
       const now = daemon.alive ? daemon.rss() : Number.POSITIVE_INFINITY
       const over = performance.now() >= end
-      if (now > start * MEMORY_FACTOR && !over && daemon.alive) continue
+      const back = now <= start.rss * MEMORY_FACTOR && kept <= start.kept * MEMORY_FACTOR
+      if (!back && !over && daemon.alive) continue
       waiting.delete(daemon)
-      const detail = `${start.toFixed(0)} → ${now.toFixed(0)} MiB, ${(now / start).toFixed(2)}×`
-      const status = now <= start * MEMORY_FACTOR ? 'ok' : 'failed'
+      const status = back ? 'ok' : 'failed'
+      const mib = (...values: number[]): string => `${values.map((value) => value.toFixed(1)).join(' → ')} MiB`
+      const detail = `resident ${mib(start.rss, now)}, ${(now / start.rss).toFixed(2)}×; kept after a collection: fresh ${mib(start.fresh, start.kept, kept)}, ${(kept / start.kept).toFixed(2)}×`
       for (const { name } of field.system.targets.filter((target) => target.daemon === daemon)) {
         onResult({ table: TABLE, cell: 'memory back within 1.2× of the start', peer: name, status, detail })
       }
@@ -136,8 +148,14 @@ try {
   const field: Field = { system, outside, sender, hello: await clientHello() }
   const targets = system.targets.filter(({ name }) => values.target?.includes(name) ?? true)
   const attacks = ATTACKS.filter(({ title }) => values.attack?.some((each) => title.includes(each)) ?? true)
+  const fresh = new Map<DaemonProcess, number>()
+  for (const { daemon } of targets) fresh.set(daemon, await daemon.keeps())
   for (const target of targets) await warmUp(field, target)
-  const starts = new Map(targets.map(({ daemon }) => [daemon, daemon.rss()]))
+  const starts = new Map<DaemonProcess, Start>()
+  for (const { daemon } of targets) {
+    const rss = daemon.rss()
+    starts.set(daemon, { fresh: fresh.get(daemon) ?? 0, kept: await daemon.keeps(), rss })
+  }
   for (const target of targets) {
     for (const attack of attacks) {
       if (!attack.applies(target)) continue
