@@ -1,6 +1,6 @@
 /**
- * Signed credentials (CWT): which key and which Sender IDs are a device's, or a commanding client's. Renewed at half
- * of their life, so that neighbours overlap; kept as long as the broadcasts of their time.
+ * Signed credentials (CWT): which key and which Sender IDs are a device's, or a commanding client's. Renewed when half
+ * of their life is over, so that neighbours overlap; kept as long as the broadcasts of their time.
  */
 
 import { equalBytes, toHex } from '../protocol/bytes.ts'
@@ -21,6 +21,9 @@ import { type CredentialRecord, del, Key, putRecord, type SenderIdRecord, type S
 const SENDER_IDS = 16
 /** Octets of credentials in one reply: a message has at most 64 KiB. */
 const REPLY_OCTETS = 48 * 1024
+
+/** Seconds before half of its life at which a credential is renewed. */
+const RENEW_AHEAD = 300
 
 export interface CredentialSubject {
   /** the device whose group it is for: also the folder of the store */
@@ -85,8 +88,10 @@ export class Credentials {
       ),
     )
     const newest = this.#list(subject.device, subject.subject).at(-1)
-    if (newest !== undefined && newest.content === content && now < newest.iat + (newest.exp - newest.iat) / 2) {
-      if (subject.until === undefined || subject.until >= newest.exp) return undefined
+    if (newest !== undefined && newest.content === content) {
+      const early = now < renewAt(newest)
+      const tooLong = subject.until !== undefined && subject.until < newest.exp
+      if (!tooLong && (early || exp <= newest.exp)) return undefined
     }
     const bytes = issueCredential(
       this.#o.suite,
@@ -195,6 +200,12 @@ export class Credentials {
   #now(): number {
     return Math.floor(this.#o.clock.nowMs() / 1000)
   }
+}
+
+/** A little before half of its life: half of it is then left however late the look comes (sessions.ts). */
+function renewAt({ iat, exp }: CredentialRecord): number {
+  const life = exp - iat
+  return iat + life / 2 - Math.min(RENEW_AHEAD, life / 8)
 }
 
 /** The newest ones that fit into one message, oldest first. */

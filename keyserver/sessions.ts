@@ -20,6 +20,8 @@ const MAX_SLEEP_MS = 1000
 const RETRY_MS = 1000
 /** A round of broadcasts that takes longer is stuck. */
 const STUCK_MS = 300_000
+/** Credentials are looked at so often, however long a session is. */
+const CREDENTIALS_MS = 60_000
 /** Broadcasts made at once. */
 const WIDTH = 8
 
@@ -46,6 +48,7 @@ export class Sessions {
   readonly #paces = new WeakMap<Group, Pace>()
   #wake: (() => void) | undefined
   #tickedMs = 0
+  #credentialsMs = Number.NEGATIVE_INFINITY
   #loop: Promise<void> | undefined
   #stopped = false
 
@@ -84,8 +87,22 @@ export class Sessions {
     for (let at = 0; at < due.length; at += WIDTH) {
       await Promise.all(due.slice(at, at + WIDTH).map((group) => this.renew(group)))
     }
+    await this.#lookAtCredentials()
     this.#tickedMs = this.#o.clock.monotonicMs()
     return this.#sleepMs()
+  }
+
+  async #lookAtCredentials(): Promise<void> {
+    const { clock, roster, log } = this.#o
+    const nowMs = clock.monotonicMs()
+    if (nowMs - this.#credentialsMs < CREDENTIALS_MS) return
+    this.#credentialsMs = nowMs
+    for (const group of roster.groups.values()) {
+      if (!group.isInhabited) continue
+      await this.#renewCredentials(group).catch((error: unknown) =>
+        log.limited(`creds/${group.name}`, 'error', { group: group.name, err: error }, 'credentials were not renewed'),
+      )
+    }
   }
 
   /** Throws when the loop has been stuck for minutes: the watchdog has to act. @throws `keyserver/stuck` */

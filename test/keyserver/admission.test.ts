@@ -283,6 +283,23 @@ describe('commands', () => {
     expect(await seen(association())).toBe(1)
   })
 
+  test('its credential ends with the token, and is renewed when the token is, not before', async () => {
+    client.grant(device, [3], 600)
+    await device.join(3)
+    const nonce = await client.challenge(device, [3])
+    const request = client.request(device, [3], nonce, { signKey: thumbprint(suite, coseKey) })
+    expect((await client.post(device, 3, request, coseKey)).text).toBe('2.01')
+    const held = () => world.server.credentials.newest(device.address, client.address, device.name(3))
+    const first = held()
+    expect(first).toBeDefined()
+    await live(world, 500)
+    expect(held()).toEqual(first)
+    client.grant(device, [3], 7200)
+    await live(world, 70)
+    expect(held()).toBeDefined()
+    expect(held()).not.toEqual(first)
+  })
+
   test('a key that was not signed for is refused', async () => {
     client.grant(device, [3], 3600)
     const nonce = await client.challenge(device, [3])

@@ -197,6 +197,26 @@ describe('Sender IDs and credentials', () => {
     expect(decodeCreds(empty.payload as Uint8Array).creds).toEqual([])
   })
 
+  test('renewed in the middle of a long session too, with half of the life before left', async () => {
+    await world.close()
+    const sessions = { length: '72h', minimum: '10s', lead: '30s', epoch: '144h', window: '0s' }
+    world = await createWorld({ config: { sessions } })
+    const device = await TestDevice.create(world)
+    await device.join()
+    await live(world, 61)
+    const day = 24 * 3600
+    world.clock.pass(day - 600)
+    await live(world, 61)
+    expect((await creds(device)).creds).toHaveLength(1)
+    world.clock.pass(140)
+    await live(world, 61)
+    const two = (await creds(device)).creds.map((c) => verifyCredential(suite, c, { key: kdc() }))
+    expect(two).toHaveLength(2)
+    expect((two[0]?.exp ?? 0) - (two[1]?.iat ?? 0)).toBeGreaterThanOrEqual(day)
+    // session 1 goes on
+    expect(world.server.roster.groups.get(device.name(0))?.newest?.session).toBe(1)
+  })
+
   test('a device that is out gets no credential any more', async () => {
     const device = await TestDevice.create(world)
     await device.join()
