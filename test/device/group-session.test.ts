@@ -96,6 +96,10 @@ describe('what is not for this device changes nothing', () => {
     await refused('group/bad-key', () =>
       w.session.addPersonalKeys({ ...nodeKeys, personalKey: next, keys: [{ session: 0, key: new Uint8Array(16) }] }),
     )
+    // nor was the good one of the two kept
+    w.group.manager.activateEpoch()
+    w.group.advance(300)
+    expect(await w.session.receive(w.group.newest(), 'key server', true)).toBe('unknown-epoch')
   })
 
   test('broadcasts of another group, another key server, another key than they say, of an epoch to come', async () => {
