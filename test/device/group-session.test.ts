@@ -22,6 +22,7 @@ interface World {
   keyServer: TestKeyServer
   group: TestGroup
   session: GroupSession
+  sequence: Sequence
   answer: JoinResponse
   state(): Promise<unknown>
 }
@@ -58,8 +59,18 @@ async function world(): Promise<World> {
     broadcast: session.broadcast,
     stored: await store.get(`group/${gname(group.gid)}`),
   })
-  return { clock, keyServer, group, session, answer, state }
+  return { clock, keyServer, group, session, sequence, answer, state }
 }
+
+test('nothing is sealed below a session that was sealed under before, whatever the store says', async () => {
+  const w = await world()
+  expect(w.session.current()).toMatchObject({ session: 2 })
+  w.sequence.enterSession(gname(w.group.gid), 3)
+  expect(w.session.current()).toBeUndefined()
+  w.group.advance(300)
+  await w.session.receive(w.group.newest(), 'key server', true)
+  expect(w.session.current()).toMatchObject({ session: 3 })
+})
 
 describe('what is not for this device changes nothing', () => {
   let w: World
