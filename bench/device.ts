@@ -3,7 +3,7 @@
  * server by DTLS and sealing, against an empty Node in the same rounds: resident memory, and CPU time until it is ready.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { initIdentity } from '../device/provision.ts'
@@ -50,7 +50,7 @@ export async function benchDevice(options: DeviceBenchOptions = {}): Promise<Dev
     const scene = await makeScene(folder)
     const samples: Record<string, number[]> = { deviceCpu: [], emptyCpu: [], deviceResident: [], emptyResident: [] }
     try {
-      // The first start fills the compile cache and makes the store, as it does once on a device.
+      // The first start fills the cache folder and makes the store, as it does once on a device.
       await measure(scene.command, scene.environment)
       for (let round = 0; round < rounds; round++) {
         const order = round % 2 === 0 ? ['device', 'empty'] : ['empty', 'device']
@@ -102,6 +102,8 @@ async function makeScene(folder: string) {
   })
   keyServer.publish(1, 86_400)
   const config = join(folder, 'device.yaml')
+  const cache = join(folder, 'cache')
+  mkdirSync(cache)
   writeFileSync(
     config,
     JSON.stringify({
@@ -117,8 +119,12 @@ async function makeScene(folder: string) {
   )
   return {
     command: [join(folder, 'bundle/iotchain-device.mjs'), 'run', '--config', config],
-    // As systemd/iotchain-device.service starts it.
-    environment: { NODE_OPTIONS: '--max-semi-space-size=1', NODE_COMPILE_CACHE: join(folder, 'compile-cache') },
+    // As systemd/iotchain-device.service starts it, with its CacheDirectory=. The empty Node has no options at all.
+    environment: {
+      NODE_OPTIONS: '--max-semi-space-size=1',
+      CACHE_DIRECTORY: cache,
+      NODE_COMPILE_CACHE: join(cache, 'code'),
+    },
     stop: () => keyServer.stop(),
   }
 }

@@ -9,7 +9,7 @@ await runDaemon({
   name: 'iotchain-keyserver',
   description: 'admits devices and clients by what the chain says, and makes the group keys',
   version: version(),
-  schema: keyServerSchema,
+  schema: async () => keyServerSchema,
   create: async (config, context) => (await import('../keyserver/daemon.ts')).createKeyServerDaemon(config, context),
   commands: registerKeyServerCommands,
 })

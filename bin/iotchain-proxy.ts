@@ -9,6 +9,6 @@ await runDaemon({
   name: 'iotchain-proxy',
   description: 'stores and serves sealed objects of devices: verifies each, can read none',
   version: version(),
-  schema: proxySchema,
+  schema: async () => proxySchema,
   create: createProxyDaemon,
 })

@@ -3,9 +3,9 @@
  * because the code in it is a secret until it is used.
  */
 import { rmSync } from 'node:fs'
-import * as z from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 import { loadConfig } from '../runtime/config.ts'
+import * as z from '../runtime/zod.ts'
 
 export const enrolFileSchema = z.strictObject({
   keyserver: z

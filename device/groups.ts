@@ -14,10 +14,11 @@ import { FalseBroadcasts } from './false-broadcasts.ts'
 import { GroupSession } from './group-session.ts'
 import type { DeviceIdentity } from './identity.ts'
 import type { KeyServer } from './key-server.ts'
+import { listenAddress } from './listen-address.ts'
 import { Membership } from './membership.ts'
 import type { PlainClients } from './plain-clients.ts'
 import type { Sequence } from './sequence.ts'
-import { type DeviceSettings, listenAddress } from './settings.ts'
+import type { DeviceSettings } from './settings.ts'
 
 export interface GroupsOptions {
   readonly settings: DeviceSettings

@@ -1,6 +1,6 @@
 /** The settings of a resource: what all have in common, and what each driver adds. */
-import * as z from 'zod'
 import { durationMs } from '../runtime/duration.ts'
+import * as z from '../runtime/zod.ts'
 
 const segment = /^\/[sa](\/[A-Za-z0-9._~-]{1,64}){1,4}$/
 
@@ -169,5 +169,3 @@ export const resourceSettings = z.discriminatedUnion('driver', [
 export type ResourceSettings = z.output<typeof resourceSettings>
 export type DriverName = ResourceSettings['driver']
 export type SettingsOf<D extends DriverName> = Extract<ResourceSettings, { driver: D }>
-
-export const DEFAULT_PERIOD_MS = 60_000

@@ -3,7 +3,6 @@
  * IDs and sessions. One line of JSON and its SHA-256; replaced whole, durably.
  */
 import { createHash } from 'node:crypto'
-import * as z from 'zod'
 import { fromHex, toHex } from '../protocol/bytes.ts'
 import { IotchainError } from '../protocol/errors.ts'
 import { readFileIfExists, writeFileAtomic } from '../runtime/atomic-file.ts'
@@ -26,28 +25,6 @@ export interface SequenceState {
   readonly groups: ReadonlyMap<string, GroupSequence>
 }
 
-const shape = z.strictObject({
-  version: z.literal(1),
-  machine: z.string().max(64),
-  limit: z
-    .number()
-    .int()
-    .min(0)
-    .max(2 ** 40),
-  latest: z.number().int().min(0),
-  groups: z.record(
-    z.string().regex(/^[0-9a-f]{16}$/),
-    z.strictObject({
-      sid: z.string().regex(/^([0-9a-f]{2}){1,7}$/),
-      session: z
-        .number()
-        .int()
-        .min(0)
-        .max(2 ** 32 - 1),
-    }),
-  ),
-})
-
 /**
  * The state, or why there is none: `missing`, or `damaged` when the checksum or the form is wrong. Both mean that the
  * Sender IDs of before must not be used again.
@@ -63,15 +40,36 @@ export function readSequenceFile(path: string): SequenceState | 'missing' | 'dam
   }
   const [line, sum, rest] = text.split('\n')
   if (line === undefined || rest !== '' || sum !== checksum(line)) return 'damaged'
-  const parsed = shape.safeParse(parseJson(line))
-  if (!parsed.success) return 'damaged'
-  const { machine, limit, latest, groups } = parsed.data
-  return {
-    machine,
-    limit,
-    latest,
-    groups: new Map(Object.entries(groups).map(([name, g]) => [name, { sid: fromHex(g.sid), session: g.session }])),
+  return stateOf(parseJson(line)) ?? 'damaged'
+}
+
+/** Checked by hand: this runs at each start, and a schema library for it alone would cost a small device memory. */
+function stateOf(value: unknown): SequenceState | undefined {
+  if (!hasKeys(value, ['version', 'machine', 'limit', 'latest', 'groups'])) return undefined
+  const { version, machine, limit, latest, groups } = value
+  if (version !== 1 || typeof machine !== 'string' || machine.length > 64) return undefined
+  if (!isCount(limit, 2 ** 40) || !isCount(latest, Number.MAX_SAFE_INTEGER) || !isObject(groups)) return undefined
+  const read = new Map<string, GroupSequence>()
+  for (const [name, group] of Object.entries(groups)) {
+    if (!/^[0-9a-f]{16}$/.test(name) || !hasKeys(group, ['sid', 'session'])) return undefined
+    const { sid, session } = group
+    if (typeof sid !== 'string' || !/^([0-9a-f]{2}){1,7}$/.test(sid) || !isCount(session, 2 ** 32 - 1)) return undefined
+    read.set(name, { sid: fromHex(sid), session })
   }
+  return { machine, limit, latest, groups: read }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Has these keys and no other. */
+function hasKeys(value: unknown, keys: readonly string[]): value is Record<string, unknown> {
+  return isObject(value) && Object.keys(value).length === keys.length && keys.every((key) => Object.hasOwn(value, key))
+}
+
+function isCount(value: unknown, max: number): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= max
 }
 
 /** Durable when it returns. @throws `runtime/disk-full`, `runtime/cannot-write` */

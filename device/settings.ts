@@ -1,7 +1,7 @@
 /** The configuration of the device daemon: the only source of defaults, checks and documentation. */
-import * as z from 'zod'
-import { commonSections } from '../runtime/daemon.ts'
+import { commonSections } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
+import * as z from '../runtime/zod.ts'
 import { resourceSettings } from './resource-settings.ts'
 
 const address = z.string().regex(/^0x[0-9a-fA-F]{40}$/, 'must be 0x and 40 hexadecimal digits')
@@ -173,9 +173,3 @@ export const deviceSettings = z
   })
 
 export type DeviceSettings = z.output<typeof deviceSettings>
-
-/** Where to bind; unlike a URI to ask at, it may have port 0 (any free one). The schema has checked its form. */
-export function listenAddress(uri: string): { readonly host: string; readonly port: number } {
-  const [, v6, name, port] = /^coap:\/\/(?:\[([^\]]+)\]|([^:/]+))(?::(\d+))?/.exec(uri) ?? []
-  return { host: v6 ?? name ?? '::', port: Number(port ?? 5683) }
-}

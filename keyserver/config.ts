@@ -1,9 +1,9 @@
 /** The configuration file of `iotchain-keyserver`: one schema, printed with its comments by --print-config. */
-import { z } from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
-import { commonSections } from '../runtime/daemon.ts'
+import { commonSections } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
+import * as z from '../runtime/zod.ts'
 
 export interface HostPort {
   readonly host: string

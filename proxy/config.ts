@@ -1,7 +1,7 @@
 /** The proxy's configuration: the only description of its settings; `--print-config` and docs/configuration.md come from it. */
-import { z } from 'zod'
-import { commonSections } from '../runtime/daemon.ts'
+import { commonSections } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
+import * as z from '../runtime/zod.ts'
 
 const HEX32 = /^(0x)?[0-9a-fA-F]{64}$/
 

@@ -2,37 +2,17 @@
  * What every daemon's command line shares: `run --config FILE`, `check --config FILE`, `--print-config`; signals,
  * reload, systemd, watchdog, metrics, and errors as one sentence.
  */
+import * as nodeModule from 'node:module'
 import type { Command } from 'commander'
-import * as z from 'zod'
+import type * as z from 'zod'
 import type { Clock } from '../protocol/clock.ts'
 import { systemClock } from './clock.ts'
-import { loadConfig, resolvePath } from './config.ts'
+import { resolvePath } from './config-path.ts'
 import { createLogger, type Logger, type LogLevel } from './log.ts'
 import { createMetrics, type Metrics, parseLoopback, serveMetrics } from './metrics.ts'
 import { createNotifier } from './sd-notify.ts'
+import { loadSettings } from './settings-cache.ts'
 import { atMost, explain, runCommand, untilSignal } from './shutdown.ts'
-
-/** Sections that every daemon's schema has: spread them into its `z.strictObject({...})`. */
-export const commonSections = {
-  log: z
-    .strictObject({
-      level: z
-        .enum(['debug', 'info', 'warn', 'error'])
-        .default('info')
-        .describe('Least level of the lines that are written.'),
-    })
-    .prefault({})
-    .describe('Logs: JSON lines on standard output.'),
-  metrics: z
-    .strictObject({
-      listen: z
-        .string()
-        .default('off')
-        .describe('Loopback address of the Prometheus page /metrics, e.g. 127.0.0.1:9464; off: none.'),
-    })
-    .prefault({})
-    .describe('Figures for monitoring, for this host only.'),
-}
 
 export interface DaemonContext {
   readonly name: string
@@ -65,7 +45,8 @@ export interface DaemonSpec<S extends z.ZodType> {
   readonly name: string
   readonly description: string
   readonly version: string
-  readonly schema: S
+  /** Loaded where it is needed: a start from checked settings needs none. */
+  schema(): Promise<S>
   /** Wires the daemon: reads keys and certificates, loads every module; opens no socket. */
   create(config: z.output<S>, context: DaemonContext): Promise<Daemon<z.output<S>>> | Daemon<z.output<S>>
   /** Adds further commands (init, doctor, …). */
@@ -77,6 +58,9 @@ interface CommonConfig {
   readonly log?: { readonly level?: LogLevel }
   readonly metrics?: { readonly listen?: string }
 }
+
+/** Since Node 22.10. */
+const { flushCompileCache } = nodeModule as { flushCompileCache?: () => void }
 
 const STOP_LIMIT_MS = 10_000
 
@@ -106,7 +90,7 @@ async function commandLine<S extends z.ZodType>(spec: DaemonSpec<S>): Promise<Co
     .action(async (options: { printConfig?: boolean }) => {
       if (options.printConfig !== true) program.help({ error: true })
       const { printConfig } = await import('./config-print.ts')
-      process.stdout.write(printConfig(spec.schema, `${spec.name}: ${spec.description}`))
+      process.stdout.write(printConfig(await spec.schema(), `${spec.name}: ${spec.description}`))
     })
   program
     .command('run')
@@ -123,7 +107,8 @@ async function commandLine<S extends z.ZodType>(spec: DaemonSpec<S>): Promise<Co
 }
 
 async function check<S extends z.ZodType>(spec: DaemonSpec<S>, file: string): Promise<void> {
-  const config = loadConfig(spec.schema, file)
+  const { loadConfig } = await import('./config.ts')
+  const config = loadConfig(await spec.schema(), file)
   checkCommon(config as CommonConfig)
   const log = createLogger({ name: spec.name, level: 'warn', write: (line) => void process.stderr.write(line) })
   const daemon = await spec.create(config, contextOf(spec, file, log, createMetrics(), true))
@@ -133,7 +118,7 @@ async function check<S extends z.ZodType>(spec: DaemonSpec<S>, file: string): Pr
 }
 
 async function runForeground<S extends z.ZodType>(spec: DaemonSpec<S>, file: string): Promise<void> {
-  const config = loadConfig(spec.schema, file)
+  const config = await loadSettings(spec, file)
   const common = config as CommonConfig
   checkCommon(common)
   const log = createLogger({ name: spec.name, level: common.log?.level ?? 'info' })
@@ -162,6 +147,8 @@ async function runForeground<S extends z.ZodType>(spec: DaemonSpec<S>, file: str
     await daemon.start()
     notifier.notify('READY=1', 'STATUS=serving')
     log.info({ version: spec.version, node: process.version }, 'ready')
+    // Else the compiled code would be kept at a clean stop only, which a device that is unplugged never sees.
+    flushCompileCache?.()
     if (notifier.watchdogMs !== undefined) {
       const feed = async (): Promise<void> => {
         try {
@@ -202,7 +189,7 @@ async function reload<S extends z.ZodType>(
 ): Promise<void> {
   notify('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`)
   try {
-    const config = loadConfig(spec.schema, file)
+    const config = await loadSettings(spec, file)
     const level = (config as CommonConfig).log?.level
     if (level !== undefined) log.level = level
     await daemon.reload?.(config)

@@ -1,6 +1,6 @@
 /** Durations as people write them in a configuration: `500ms`, `60s`, `15m`, `24h`, `7d`. */
-import * as z from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
+import * as z from './zod.ts'
 
 const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 

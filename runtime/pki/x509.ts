@@ -2,7 +2,7 @@
  * Loads the X.509 library on first use: 20 MB and 100 ms that a running device never needs (it renews by sending its
  * stored request again). Its decorators need the metadata polyfill before anything else.
  */
-import { createPrivateKey, createPublicKey, type KeyObject, webcrypto } from 'node:crypto'
+import { createPrivateKey, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto'
 import { IotchainError } from '../../protocol/errors.ts'
 
 type X509Library = typeof import('@peculiar/x509')
@@ -16,7 +16,7 @@ export function loadX509(): Promise<X509Library> {
     const loaded = await import('@peculiar/x509')
     // In a bundle the CommonJS build has its exports under default alone.
     const x509 = loaded.cryptoProvider === undefined ? (loaded as unknown as { default: X509Library }).default : loaded
-    x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0])
+    x509.cryptoProvider.set(globalThis.crypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0])
     return x509
   })()
   return library
@@ -31,15 +31,15 @@ export async function webCryptoPair(privateKey: KeyObject): Promise<webcrypto.Cr
   const pkcs8 = privateKey.export({ type: 'pkcs8', format: 'der' })
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
   return {
-    privateKey: await webcrypto.subtle.importKey('pkcs8', pkcs8, P256, true, ['sign']),
-    publicKey: await webcrypto.subtle.importKey('spki', spki, P256, true, ['verify']),
+    privateKey: await globalThis.crypto.subtle.importKey('pkcs8', pkcs8, P256, true, ['sign']),
+    publicKey: await globalThis.crypto.subtle.importKey('spki', spki, P256, true, ['verify']),
   }
 }
 
 export async function webCryptoPublic(publicKey: KeyObject): Promise<WebKey> {
   requireP256(publicKey, 'the public key')
   const spki = publicKey.export({ type: 'spki', format: 'der' })
-  return webcrypto.subtle.importKey('spki', spki, P256, true, ['verify'])
+  return globalThis.crypto.subtle.importKey('spki', spki, P256, true, ['verify'])
 }
 
 /** @throws `pki/wrong-key` */

@@ -1,7 +1,8 @@
 /** A small daemon for daemon.test.ts. */
 import { z } from 'zod'
 import { IotchainError } from '../../protocol/errors.ts'
-import { commonSections, runDaemon } from '../../runtime/daemon.ts'
+import { commonSections } from '../../runtime/common-settings.ts'
+import { runDaemon } from '../../runtime/daemon.ts'
 
 const schema = z.strictObject({
   ...commonSections,
@@ -13,7 +14,7 @@ await runDaemon({
   name: 'iotchain-test',
   description: 'a daemon for tests',
   version: '1.2.3',
-  schema,
+  schema: async () => schema,
   create(config, { log }) {
     const timer = setInterval(() => {}, 1000)
     return {

@@ -2,6 +2,7 @@
  * One command as a few JavaScript files: what is loaded lazily stays in chunks of its own. Packages with native parts
  * stay outside and are shipped beside the bundle.
  */
+import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 
@@ -25,6 +26,35 @@ const levelInside: Plugin = {
   },
 }
 
+/**
+ * Node's own modules, one binding for each name that is used. An `import` of them would touch every export, and with
+ * `fs.promises` or `crypto.webcrypto` load thirty more of Node's files.
+ */
+const builtinsByName: Plugin = {
+  name: 'builtins-by-name',
+  setup(b) {
+    b.onResolve({ filter: /^node:/ }, ({ path, kind }) =>
+      (kind === 'import-statement' || kind === 'dynamic-import') && isBuiltin(path)
+        ? { path, namespace: 'builtin', sideEffects: false }
+        : undefined,
+    )
+    b.onLoad({ filter: /./, namespace: 'builtin' }, ({ path }) => {
+      const names = Object.keys(process.getBuiltinModule(path) as object).filter((name) => IDENTIFIER.test(name))
+      const bindings = names.map((name) => `export const ${name} = /* @__PURE__ */ pick(${JSON.stringify(name)})`)
+      return {
+        contents: `const builtin = /* @__PURE__ */ process.getBuiltinModule(${JSON.stringify(path)})
+const pick = (name) => builtin[name]
+export default builtin
+${bindings.join('\n')}`,
+        loader: 'js',
+      }
+    })
+  },
+}
+
+/** Names that can be exported; `constants` and the like are, reserved words are not. */
+const IDENTIFIER = /^(?!(?:default|delete|import|export|new|in|if|do)$)[A-Za-z_$][\w$]*$/
+
 export interface BundleOptions {
   /** the checkout */
   readonly root: string
@@ -47,9 +77,10 @@ export async function bundle({ root, commands, out }: BundleOptions): Promise<vo
     platform: 'node',
     target: 'node20',
     conditions: ['iotchain-source'],
+    define: { IOTCHAIN_BUNDLED: 'true' },
     external: [...NATIVE_PACKAGES.filter((name) => name !== 'classic-level'), '*.node'],
     banner: { js: BANNER },
-    plugins: [levelInside],
+    plugins: [levelInside, builtinsByName],
     legalComments: 'none',
     minifySyntax: true,
     minifyWhitespace: true,

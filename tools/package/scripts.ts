@@ -37,6 +37,8 @@ if [ "$1" = configure ] || [ "$1" = abort-upgrade ] || [ "$1" = abort-deconfigur
   if [ -w /proc/sys/net/core/rmem_max ] && [ "$(cat /proc/sys/net/core/rmem_max)" -lt 1048576 ]; then
     echo 1048576 >/proc/sys/net/core/rmem_max || true
   fi
+  # Code of the version before is of no use to this one.
+  rm -rf /var/cache/private/${state}/code
   for unit in ${all}; do
     deb-systemd-helper unmask $unit >/dev/null || true
     if deb-systemd-helper --quiet was-enabled $unit; then
@@ -71,7 +73,8 @@ if [ "$1" = purge ]; then
     deb-systemd-helper purge ${all} >/dev/null || true
     deb-systemd-helper unmask ${all} >/dev/null || true
   fi
-  rm -rf /var/lib/private/${state}
+  rm -rf /var/lib/private/${state} /var/cache/private/${state}
+  rm -f /var/cache/${state}
   if [ -L /var/lib/${state} ]; then rm -f /var/lib/${state}; else rm -rf /var/lib/${state}; fi
   rm -rf /etc/iotchain/${keys}
   rm -f /etc/iotchain/${config}
