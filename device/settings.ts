@@ -2,6 +2,7 @@
 import { commonSections } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
 import * as z from '../runtime/zod.ts'
+import { HEADER_HIGHEST } from './drivers/gpio-header.ts'
 import { resourceSettings } from './resource-settings.ts'
 
 const address = z.string().regex(/^0x[0-9a-fA-F]{40}$/, 'must be 0x and 40 hexadecimal digits')
@@ -151,6 +152,7 @@ export const deviceSettings = z
   })
   .superRefine((settings, context) => {
     const seen = new Set<string>()
+    const lines = new Map<number, string>()
     settings.resources.forEach((resource, i) => {
       if (seen.has(resource.path)) {
         context.addIssue({
@@ -160,6 +162,18 @@ export const deviceSettings = z
         })
       }
       seen.add(resource.path)
+      if ('bcm' in resource) {
+        const at = ['resources', i, 'bcm']
+        if (resource.bcm > HEADER_HIGHEST && !settings.gpio.allowInternal) {
+          const message = `BCM ${resource.bcm} is not on the header; gpio.allowInternal: true if you know what you do`
+          context.addIssue({ code: 'custom', path: at, message })
+        }
+        const other = lines.get(resource.bcm)
+        if (other !== undefined) {
+          context.addIssue({ code: 'custom', path: at, message: `BCM ${resource.bcm} is the line of ${other} already` })
+        }
+        lines.set(resource.bcm, resource.path)
+      }
       const actuator = resource.driver === 'gpio-out' || resource.driver === 'simulated-out'
       if (actuator !== resource.path.startsWith('/a/')) {
         const message = actuator ? 'an actuator’s path begins with /a/' : 'a sensor’s path begins with /s/'

@@ -5,6 +5,7 @@
 import { join } from 'node:path'
 import { IotchainError } from '../../protocol/errors.ts'
 import type { DriverEnvironment } from './driver.ts'
+import { HEADER_HIGHEST } from './gpio-header.ts'
 import { listFolder, readAttribute, readNumber } from './sysfs.ts'
 
 export interface GpioChip {
@@ -14,7 +15,6 @@ export interface GpioChip {
 }
 
 const PI_LABELS = ['pinctrl-bcm2835', 'pinctrl-bcm2711', 'pinctrl-rp1']
-const HEADER_HIGHEST = 27
 
 /** The controllers of this host; one that cannot be read is left out. */
 export async function listChips(sysfsRoot: string): Promise<GpioChip[]> {
@@ -49,6 +49,15 @@ export async function findLine(
   const labels = gpio.chip === 'auto' ? PI_LABELS : [gpio.chip]
   const chip = labels.map((label) => chips.find((c) => c.label === label)).find((c) => c !== undefined)
   if (chip === undefined) {
+    if (chips.length === 0 && (await hidesItsLines(sysfsRoot))) {
+      throw new IotchainError(
+        'sensor/no-gpio',
+        'this kernel has GPIO controllers, but shows no lines in /sys/class/gpio',
+        {
+          hint: 'it was built without CONFIG_GPIO_SYSFS (kernels from 6.17 on: CONFIG_GPIO_SYSFS_LEGACY): use one that has it',
+        },
+      )
+    }
     const others = chips.map((c) => c.label).join(', ')
     throw new IotchainError(
       'sensor/no-gpio',
@@ -67,4 +76,9 @@ export async function findLine(
     })
   }
   return { chip, number: chip.base + bcm }
+}
+
+/** Newer kernels may leave the numbered lines out, and with them everything that onoff can use. */
+async function hidesItsLines(sysfsRoot: string): Promise<boolean> {
+  return (await listFolder(join(sysfsRoot, 'bus/gpio/devices'))).some((name) => name.startsWith('gpiochip'))
 }

@@ -8,6 +8,8 @@ import { onoffLine } from '../../device/drivers/gpio-line.ts'
 import { createDriver as createOut } from '../../device/drivers/gpio-out.ts'
 import { createDriver as createPulse } from '../../device/drivers/gpio-pulse.ts'
 import { resourceSettings, type SettingsOf } from '../../device/resource-settings.ts'
+import { deviceSettings } from '../../device/settings.ts'
+import { parseConfig } from '../../runtime/config.ts'
 import { environment, HandClock, sysfs, temporaryFolder } from './fixtures.ts'
 
 function settings<D extends 'gpio-digital' | 'gpio-pulse' | 'gpio-out'>(driver: D, more: object = {}): SettingsOf<D> {
@@ -81,6 +83,12 @@ describe('the controller is found by its label', () => {
       code: 'sensor/no-gpio',
       message: 'no GPIO controller on this host',
       hint: expect.stringContaining('simulated'),
+    })
+    const withoutLines = sysfs({ 'bus/gpio/devices/gpiochip0/uevent': '' }).root
+    await expect(findLine(17, { sysfsRoot: withoutLines, gpio: auto })).rejects.toMatchObject({
+      code: 'sensor/no-gpio',
+      message: 'this kernel has GPIO controllers, but shows no lines in /sys/class/gpio',
+      hint: expect.stringContaining('CONFIG_GPIO_SYSFS'),
     })
     const { root } = sysfs(chip('gpiochip0', 'pinctrl-bcm2835', 0, 54))
     await expect(findLine(60, { sysfsRoot: root, gpio: auto })).rejects.toMatchObject({ code: 'sensor/no-such-line' })
@@ -234,5 +242,28 @@ describe('gpio-out', () => {
     expect(line.high).toBe(true)
     expect(line.open_).toBe(false)
     await driver.stop()
+  })
+})
+
+describe('lines in the configuration', () => {
+  const config = (lines: readonly number[], gpio = '') =>
+    parseConfig(
+      deviceSettings,
+      `keyserver: "coaps://k.example"
+chain: { id: 1, registry: "0x1111111111111111111111111111111111111111" }
+${gpio}
+resources:
+${lines.map((bcm, i) => `  - { path: /s/r${i}, driver: gpio-digital, bcm: ${bcm}, group: 0 }`).join('\n')}
+`,
+      'd.yaml',
+    )
+
+  test('check refuses a line that is not on the header, unless it is allowed', () => {
+    expect(() => config([17, 40])).toThrow(/^d\.yaml:6: resources\[1\]\.bcm: BCM 40 is not on the header/)
+    expect(config([17, 40], 'gpio: { allowInternal: true }').resources).toHaveLength(2)
+  })
+
+  test('check refuses two resources on one line', () => {
+    expect(() => config([17, 22, 17])).toThrow(/^d\.yaml:7: resources\[2\]\.bcm: BCM 17 is the line of \/s\/r0 already/)
   })
 })
