@@ -179,7 +179,8 @@ async function checkServing(settings: DeviceSettings, nowSeconds: number): Promi
       const core = await client.get('/.well-known/core', { timeoutMs: ALIVE_MS })
       if (!core.ok) return [{ about, level: 'fail', text: `something else answers there (${core.codeText})` }]
       const ages = settings.resources.map((r) => one(`reading ${r.path}`, () => ageOf(client, r, nowSeconds)))
-      return (await Promise.all(ages)).flat()
+      const serving: Finding = { about, level: 'ok', text: `serves on ${settings.device.listen}` }
+      return [serving, ...(await Promise.all(ages)).flat()]
     })
   } catch (error) {
     return [{ about, level: 'fail', text: `does not answer on ${settings.device.listen}: ${sentence(error)}` }]

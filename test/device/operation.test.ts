@@ -129,6 +129,7 @@ describe('doctor', () => {
     expect(about(findings, 'certificate')).toMatchObject({ level: 'ok', text: expect.stringContaining(rig.address) })
     expect(about(findings, 'key server')?.level).toBe('fail')
     expect(about(findings, 'proxy')).toMatchObject({ level: 'ok', text: 'none configured' })
+    expect(about(findings, 'daemon')).toMatchObject({ level: 'ok', text: expect.stringMatching(/^serves on coap:/) })
   })
 })
 
