@@ -75,7 +75,7 @@ describe('reads pinned to one block', () => {
         client,
         head,
       ),
-    ).rejects.toMatchObject({ code: 'chain/rpc' })
+    ).rejects.toMatchObject({ code: 'chain/no-registry' })
   })
 
   test('devices', async () => {

@@ -83,11 +83,11 @@ describe('doctor', () => {
       'class/hwmon/hwmon0/in0_lcrit_alarm': '1',
       'class/gpio/gpiochip512/label': 'pinctrl-bcm2711',
       'class/gpio/gpiochip512/base': '512',
-      'class/gpio/gpiochip512/ngpio': '58',
+      'class/gpio/gpiochip512/ngpio': '20',
     })
     const resources = [
       { path: '/s/door', driver: 'gpio-digital', bcm: 17, group: 0 },
-      { path: '/s/far', driver: 'gpio-digital', bcm: 40, group: 0 },
+      { path: '/s/far', driver: 'gpio-digital', bcm: 27, group: 0 },
       { path: '/s/air', driver: 'iio', name: 'bme280', channel: 'temp', group: 0 },
     ]
     const findings = await examine(settingsFor(1, { sysfsRoot: root, resources }), context(folder))
@@ -102,7 +102,7 @@ describe('doctor', () => {
     })
     expect(about(findings, 'sensor /s/far')).toMatchObject({
       level: 'fail',
-      text: expect.stringContaining('not on the header'),
+      text: expect.stringContaining('BCM 27 does not exist'),
     })
     expect(about(findings, 'sensor /s/air')).toMatchObject({
       level: 'fail',
