@@ -1,7 +1,7 @@
 /**
  * The device's time (protocol.md "Clock"): the monotonic clock, anchored in the key server's time at each DTLS
- * contact; before the first contact the host's clock, once that is known to be right. NTP is not authenticated:
- * where it disagrees by more than a minute the anchor is kept.
+ * contact; before the first contact in the host's clock, once that is known to be right. NTP is not authenticated:
+ * where the host's clock steps by more than a minute the anchor is kept, and the key server is to be asked.
  */
 import type { Clock } from '../protocol/clock.ts'
 import type { Logger } from '../runtime/log.ts'
@@ -22,8 +22,11 @@ export interface DeviceTimeOptions {
 export class DeviceTime {
   readonly #options: DeviceTimeOptions
   #hostIsRight = false
-  /** Wall-clock milliseconds minus monotonic milliseconds, from the key server. */
+  /** Wall-clock milliseconds minus monotonic milliseconds. */
   #anchorMs: number | undefined
+  #source: 'server' | 'host' | 'none' = 'none'
+  /** By how much the host's clock was ahead when the anchor was made. */
+  #offMs = 0
   #highestMs: number
 
   constructor(options: DeviceTimeOptions) {
@@ -33,11 +36,12 @@ export class DeviceTime {
 
   /** Milliseconds since 1970, never going back; undefined while the time is not known. */
   nowMs(): number | undefined {
-    const { clock } = this.#options
-    if (this.#anchorMs === undefined && !this.#hostIsRight) return undefined
-    const ms = this.#anchorMs === undefined ? clock.nowMs() : clock.monotonicMs() + this.#anchorMs
+    const { log } = this.#options
+    if (this.#source === 'host') this.#follow()
+    const ms = this.#anchoredMs()
+    if (ms === undefined) return undefined
     if (ms < this.#highestMs - SETBACK_MS) {
-      this.#options.log.limited(
+      log.limited(
         'time-behind',
         'warn',
         { behindSeconds: Math.round((this.#highestMs - ms) / 1000) },
@@ -55,14 +59,17 @@ export class DeviceTime {
   }
 
   get source(): 'server' | 'host' | 'none' {
-    if (this.#anchorMs !== undefined) return 'server'
-    return this.#hostIsRight ? 'host' : 'none'
+    return this.#source
   }
 
   /** Certificates are checked against the host's clock: no contact with the key server before it is right. */
   async hostIsRight(): Promise<boolean> {
     const { clock, hostClockIsRight } = this.#options
     if (!this.#hostIsRight) this.#hostIsRight = await hostClockIsRight(clock.nowMs() / 1000)
+    if (this.#hostIsRight && this.#anchorMs === undefined) {
+      this.#anchorMs = clock.nowMs() - clock.monotonicMs()
+      this.#source = 'host'
+    }
     return this.#hostIsRight
   }
 
@@ -72,12 +79,13 @@ export class DeviceTime {
     // The server cuts off its fraction of a second.
     const serverMs = serverSeconds * 1000 + 500
     this.#anchorMs = serverMs - clock.monotonicMs()
-    const offMs = clock.nowMs() - serverMs
-    if (Math.abs(offMs) > TOLERANCE_MS) {
+    this.#source = 'server'
+    this.#offMs = clock.nowMs() - serverMs
+    if (Math.abs(this.#offMs) > TOLERANCE_MS) {
       log.limited(
         'time-differs',
         'warn',
-        { offSeconds: Math.round(offMs / 1000) },
+        { offSeconds: Math.round(this.#offMs / 1000) },
         'this host’s clock differs from the key server’s, which is used',
       )
     }
@@ -85,8 +93,31 @@ export class DeviceTime {
 
   /** True when the host's clock has moved away from the anchor (a suspended machine, a step): ask the server again. */
   needsAnchor(): boolean {
-    if (this.#anchorMs === undefined) return false
-    const { clock } = this.#options
-    return Math.abs(clock.nowMs() - (clock.monotonicMs() + this.#anchorMs)) > TOLERANCE_MS && this.#hostIsRight
+    return this.#hostIsRight && Math.abs(this.#driftMs()) > TOLERANCE_MS
+  }
+
+  /** Without the key server's word the host's clock is followed where it is slewed, not where it jumps. */
+  #follow(): void {
+    const driftMs = this.#driftMs()
+    if (Math.abs(driftMs) <= TOLERANCE_MS) {
+      this.#anchorMs = (this.#anchorMs ?? 0) + driftMs
+      return
+    }
+    this.#options.log.limited(
+      'time-jumped',
+      'warn',
+      { bySeconds: Math.round(driftMs / 1000) },
+      'this host’s clock jumped: it is not followed, the key server is asked',
+    )
+  }
+
+  #anchoredMs(): number | undefined {
+    return this.#anchorMs === undefined ? undefined : this.#options.clock.monotonicMs() + this.#anchorMs
+  }
+
+  /** How far the host's clock went from the anchor since that was made. */
+  #driftMs(): number {
+    const own = this.#anchoredMs()
+    return own === undefined ? 0 : this.#options.clock.nowMs() - own - this.#offMs
   }
 }

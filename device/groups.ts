@@ -124,6 +124,7 @@ export class Groups {
       credentials,
       log,
       nowSeconds,
+      needsTime: () => time.needsAnchor(),
       retry: settings.retry,
       onJoined: () => {
         watcher.kick()

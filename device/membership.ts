@@ -18,6 +18,8 @@ export interface MembershipOptions {
   readonly credentials: Credentials
   readonly log: Logger
   readonly nowSeconds: () => number | undefined
+  /** The host's clock jumped: only the key server can say whether rightly. */
+  readonly needsTime: () => boolean
   readonly retry: { readonly initial: number; readonly max: number }
   /** Joined, or joined anew: broadcasts can be followed. */
   readonly onJoined: () => void
@@ -25,7 +27,7 @@ export interface MembershipOptions {
 }
 
 /** Longest time between two looks at what is due. */
-const LOOK_MS = 600_000
+const LOOK_MS = 60_000
 
 export class Membership {
   readonly #options: MembershipOptions
@@ -72,7 +74,7 @@ export class Membership {
   }
 
   async #turn(): Promise<number | undefined> {
-    const { group, keyServer, credentials, sequence, nowSeconds } = this.#options
+    const { group, keyServer, credentials, sequence, nowSeconds, needsTime } = this.#options
     if (!group.joined) await this.#join()
     else if (this.#rejoin) {
       // Left out again right after a join: the key server has its reasons, so no more often than this.
@@ -84,6 +86,8 @@ export class Membership {
       this.#needsPersonal = false
       this.#options.onJoined()
     }
+    // Any answer with keys tells the server's time.
+    if (needsTime()) await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
     const now = nowSeconds()
     if (now === undefined) return 5000
     const sid = sequence.group(group.gname)?.sid

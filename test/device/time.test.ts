@@ -52,8 +52,42 @@ describe('the device’s time', () => {
     expect(host.nowMs()).toBe(before)
     clock.wallMs -= 60_000
     expect(host.nowMs()).toBeUndefined()
-    clock.wallMs += 70_000
+    clock.advance(70_000)
     expect(host.nowMs()).toBeGreaterThan(before as number)
+  })
+
+  test.each([
+    ['ahead', 86_400_000],
+    ['behind', -86_400_000],
+  ])('before the first contact a jump a day %s is not followed, and the server is asked', async (_, jumpMs) => {
+    const clock = new HandClock()
+    const host = time(clock)
+    await host.hostIsRight()
+    const before = host.nowMs() as number
+    clock.wallMs += jumpMs
+    clock.advance(1000)
+    expect(host.nowMs()).toBe(before + 1000)
+    expect(host.needsAnchor()).toBe(true)
+    expect(host.source).toBe('host')
+    host.anchor(Math.floor((before + 2000) / 1000))
+    clock.advance(1000)
+    expect(Math.abs((host.nowMs() as number) - (before + 3000))).toBeLessThan(1000)
+    // the server has spoken; asked again only when the host's clock moves again
+    expect(host.needsAnchor()).toBe(false)
+    clock.wallMs -= jumpMs
+    expect(host.needsAnchor()).toBe(true)
+  })
+
+  test('before the first contact a clock that is slewed is followed', async () => {
+    const clock = new HandClock()
+    const host = time(clock)
+    await host.hostIsRight()
+    for (let i = 0; i < 10; i++) {
+      clock.advance(1000)
+      clock.wallMs += 20_000
+      expect(host.nowMs()).toBe(clock.nowMs())
+    }
+    expect(host.needsAnchor()).toBe(false)
   })
 
   test('never before the latest time of the last run', async () => {

@@ -1,0 +1,39 @@
+import { expect, test } from 'vitest'
+import { Membership, type MembershipOptions } from '../../device/membership.ts'
+import { silentLogger } from '../../runtime/log.ts'
+
+test('a host clock that jumped has the key server asked for the time, once', async () => {
+  let off = true
+  let asked = 0
+  const keys = {}
+  const taken: unknown[] = []
+  const options = {
+    group: {
+      gname: '0011223344556677',
+      joined: true,
+      epochEnds: undefined,
+      addPersonalKeys: async (given: unknown) => void taken.push(given),
+    },
+    keyServer: {
+      nodeKeys: async () => {
+        asked++
+        off = false
+        return keys
+      },
+    },
+    sequence: { group: () => undefined },
+    credentials: { renewAt: undefined },
+    log: silentLogger,
+    nowSeconds: () => 1_760_000_000,
+    needsTime: () => off,
+    retry: { initial: 10, max: 100 },
+    onJoined: () => {},
+  } as unknown as MembershipOptions
+  const membership = new Membership(options)
+  membership.start()
+  await expect.poll(() => taken).toEqual([keys])
+  membership.gap('unknown-epoch')
+  await expect.poll(() => asked).toBe(2)
+  await membership.stop()
+  expect(membership.lastError).toBeUndefined()
+})
