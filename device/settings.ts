@@ -1,5 +1,5 @@
 /** The configuration of the device daemon: the only source of defaults, checks and documentation. */
-import { commonSections } from '../runtime/common-settings.ts'
+import { commonSections, interfaceChoice } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
 import * as z from '../runtime/zod.ts'
 import { HEADER_HIGHEST } from './drivers/gpio-header.ts'
@@ -28,14 +28,7 @@ export const deviceSettings = z
           .optional()
           .describe('Where sealed objects are uploaded; without it clients come to the device.')
           .meta({ example: 'coap://proxy.example:5683' }),
-        multicast: z
-          .union([
-            z.enum(['all', 'off']),
-            z
-              .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
-              .min(1)
-              .max(64),
-          ])
+        multicast: interfaceChoice
           .default('all')
           .describe(
             'Network interfaces on which the device can be discovered, takes broadcasts sent to ff02::fd and 224.0.1.187, and asks neighbours for them: all, off, or their names.',

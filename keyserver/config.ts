@@ -1,7 +1,7 @@
 /** The configuration file of `iotchain-keyserver`: one schema, printed with its comments by --print-config. */
 import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
-import { commonSections } from '../runtime/common-settings.ts'
+import { commonSections, interfaceChoice } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
 import * as z from '../runtime/zod.ts'
 
@@ -78,14 +78,7 @@ export const keyServerSchema = z.strictObject({
         .describe(
           'How others reach the plain CoAP port, told to joiners. Default: the listening address, or the name in the certificate.',
         ),
-      multicast: z
-        .union([
-          z.enum(['all', 'off']),
-          z
-            .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
-            .min(1)
-            .max(64),
-        ])
+      multicast: interfaceChoice
         .default('off')
         .describe(
           'Network interfaces on which the key server can be discovered (ff02::fd, 224.0.1.187): all, off, or their names.',

@@ -1,5 +1,5 @@
 /** The proxy's configuration: the only description of its settings; `--print-config` and docs/configuration.md come from it. */
-import { commonSections } from '../runtime/common-settings.ts'
+import { commonSections, interfaceChoice } from '../runtime/common-settings.ts'
 import { durationMs } from '../runtime/duration.ts'
 import * as z from '../runtime/zod.ts'
 
@@ -55,14 +55,7 @@ export const proxySchema = z.strictObject({
         .default([])
         .describe('Networks whose source addresses cannot be forged: no Echo round trip there.')
         .meta({ examples: [['192.168.0.0/16']] }),
-      multicast: z
-        .union([
-          z.enum(['all', 'off']),
-          z
-            .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
-            .min(1)
-            .max(64),
-        ])
+      multicast: interfaceChoice
         .default('all')
         .describe(
           'Network interfaces on which the proxy can be discovered, and asked for broadcasts by neighbours (ff02::fd, 224.0.1.187): all, off, or their names.',

@@ -22,3 +22,12 @@ export const commonSections = {
     .prefault({})
     .describe('Figures for monitoring, for this host only.'),
 }
+
+/** On which network interfaces something happens: `all`, `off`, or their names as the kernel has them. */
+export const interfaceChoice = z.union([
+  z.enum(['all', 'off']),
+  z
+    .array(z.string().regex(/^[A-Za-z0-9._-]{1,15}$/))
+    .min(1)
+    .max(64),
+])
