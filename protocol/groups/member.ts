@@ -46,6 +46,8 @@ export class SdshMember implements GroupMember {
   /** Keys derived lately. */
   private readonly derived = new Map<number, GroupKey>()
   private readonly seen = new Map<number, SessionTimes>()
+  /** Of genuine broadcasts that do not open; no part of the state: a mac-object wants a fresh look anyway. */
+  private readonly closed = new Map<number, SessionTimes>()
   /** Newest last; between them they open everything that ever could be opened and is not forgotten. */
   private stretches: MemberStretch[] = []
 
@@ -111,12 +113,12 @@ export class SdshMember implements GroupMember {
   }
 
   times(session: number): SessionTimes | undefined {
-    return this.seen.get(session)
+    return this.seen.get(session) ?? this.closed.get(session)
   }
 
   supersededAt(session: number): number | undefined {
     let least: number | undefined
-    for (const t of this.seen.values()) {
+    for (const t of [...this.seen.values(), ...this.closed.values()]) {
       if (t.session > session && (least === undefined || t.nbf < least)) least = t.nbf
     }
     return least
@@ -187,8 +189,8 @@ export class SdshMember implements GroupMember {
 
   /** Not to be opened, but genuine: the sessions before it are superseded, whoever is still in the group. */
   private noted({ session, nbf, exp }: Broadcast, outcome: NotReceived): NotReceived {
-    this.seen.set(session, { session, nbf, exp })
-    bound(this.seen, MEMBER_LIMITS.times)
+    this.closed.set(session, { session, nbf, exp })
+    bound(this.closed, MEMBER_LIMITS.times)
     return outcome
   }
 
