@@ -33,10 +33,6 @@ if [ "$1" = configure ] || [ "$1" = abort-upgrade ] || [ "$1" = abort-deconfigur
     # Lines and controllers that were there before the rule.
     udevadm trigger --subsystem-match=gpio --action=add || true
   fi
-  # At the next boot systemd-sysctl does it; never less than what is set.
-  if [ -w /proc/sys/net/core/rmem_max ] && [ "$(cat /proc/sys/net/core/rmem_max)" -lt 1048576 ]; then
-    echo 1048576 >/proc/sys/net/core/rmem_max || true
-  fi
   # Code of the version before is of no use to this one.
   rm -rf /var/cache/private/${state}/code
   for unit in ${all}; do
@@ -48,6 +44,11 @@ if [ "$1" = configure ] || [ "$1" = abort-upgrade ] || [ "$1" = abort-deconfigur
     fi
   done
   if [ -d /run/systemd/system ]; then
+    # At the next boot systemd-sysctl does it; never less than what is set. Not while an image is put together, whose
+    # /proc is the builder's.
+    if [ -w /proc/sys/net/core/rmem_max ] && [ "$(cat /proc/sys/net/core/rmem_max)" -lt 1048576 ]; then
+      echo 1048576 >/proc/sys/net/core/rmem_max || true
+    fi
     systemctl --system daemon-reload >/dev/null || true
     if [ -n "$2" ]; then action=restart; else action=start; fi
     deb-systemd-invoke $action ${all} >/dev/null || true
