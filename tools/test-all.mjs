@@ -34,6 +34,7 @@ export const SUITES = /** @type {Readonly<Record<string, string>>} */ ({
   pos: 'test:pos',
   vm: 'test:vm',
   'vm:full': 'test:vm:full',
+  image: 'test:image',
 })
 
 /**

@@ -23,6 +23,7 @@ function refusal(...args: string[]): string {
   return stderr
 }
 
+/** What is made is looked at by `npm run test:image`. */
 describe('build-image', () => {
   test('is a shell script, and tells its options', () => {
     execFileSync('sh', ['-n', SCRIPT])
