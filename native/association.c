@@ -199,6 +199,7 @@ static struct association *enter(napi_env env, napi_callback_info info, napi_val
   if (!get_octets(env, arguments[1], &a->in, &a->in_length) || a->in_length == 0) a->in = NULL;
   a->lookup = napi_typeof(env, arguments[2], &type) == napi_ok && type == napi_function ? arguments[2] : NULL;
   a->env = env;
+  a->before = enter_library();
   a->busy = 1;
   ERR_clear_error();
   return a;
@@ -208,6 +209,8 @@ static napi_value leave(napi_env env, struct association *a, int happened) {
   napi_value bits;
   if (a->outgoing.head != NULL) happened |= OUTGOING;
   if (a->incoming.head != NULL) happened |= INCOMING;
+  leave_library(a->before);
+  a->before = NULL;
   a->busy = 0;
   a->in = NULL;
   a->in_length = 0;

@@ -94,7 +94,10 @@ static unsigned find_psk(SSL *ssl, const char *identity, unsigned char *psk, uns
   if (a->lookup == NULL || napi_get_undefined(a->env, &receiver) != napi_ok ||
       napi_create_string_utf8(a->env, identity, NAPI_AUTO_LENGTH, &argument) != napi_ok)
     return 0;
-  if (napi_call_function(a->env, receiver, a->lookup, 1, &argument, &result) != napi_ok) {
+  leave_library(a->before);
+  napi_status status = napi_call_function(a->env, receiver, a->lookup, 1, &argument, &result);
+  a->before = enter_library();
+  if (status != napi_ok) {
     napi_get_and_clear_last_exception(a->env, &ignored);
     return 0;
   }
@@ -197,7 +200,8 @@ napi_value create_context(napi_env env, napi_callback_info info) {
   context->state = state;
   state->users++;
   context->lists = sk_X509_CRL_new_null();
-  context->ssl = SSL_CTX_new(context->server ? DTLS_server_method() : DTLS_client_method());
+  context->ssl =
+      SSL_CTX_new_ex(handshake_library(), NULL, context->server ? DTLS_server_method() : DTLS_client_method());
   const char *fault = context->ssl == NULL || context->lists == NULL ? "no SSL context" : configure(env, options, context);
   napi_value handle = fault == NULL ? wrap(env, context, &CONTEXT, finalize_context) : NULL;
   if (handle == NULL) {

@@ -9,6 +9,7 @@
 #define NAPI_VERSION 8
 #include <node_api.h>
 #include <openssl/bio.h>
+#include <openssl/crypto.h>
 #include <openssl/ssl.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -78,6 +79,7 @@ struct association {
   const unsigned char *in;
   size_t in_length;
   int peek;
+  OSSL_LIB_CTX *before;          /* the thread's, while a step goes by another */
 };
 
 /* dtls.c */
@@ -89,6 +91,11 @@ void *unwrap(napi_env env, napi_value value, const napi_type_tag *tag);
 void last_reason(char *text, size_t room);
 napi_value throw_reason(napi_env env, const char *what);
 void release_state(struct state *state);
+
+/* library.c: where a handshake finds its algorithms */
+OSSL_LIB_CTX *handshake_library(void);
+OSSL_LIB_CTX *enter_library(void);
+void leave_library(OSSL_LIB_CTX *before);
 
 /* bio.c: datagrams in and out */
 BIO_METHOD *new_datagram_method(void);
