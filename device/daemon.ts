@@ -15,6 +15,8 @@ import type { DeviceSettings } from './settings.ts'
 export interface DeviceOptions {
   /** Stands for the machine in the sequence file; see `machineId()`. */
   readonly machine?: string | undefined
+  /** Whether the host's clock can be believed; see `hostClockIsRight()`. */
+  readonly hostClockIsRight?: ((nowSeconds: number) => Promise<boolean>) | undefined
   readonly dialKeyServer?: ((uri: string, identity: DeviceIdentity) => Promise<CoapClient>) | undefined
 }
 

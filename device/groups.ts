@@ -124,6 +124,7 @@ export class Groups {
       credentials,
       log,
       nowSeconds,
+      hostClockIsRight: () => time.hostIsRight(),
       needsTime: () => time.needsAnchor(),
       retry: settings.retry,
       onJoined: () => {

@@ -18,6 +18,8 @@ export interface MembershipOptions {
   readonly credentials: Credentials
   readonly log: Logger
   readonly nowSeconds: () => number | undefined
+  /** Whether the host's clock can be believed by now; the device takes it for its time then. */
+  readonly hostClockIsRight: () => Promise<boolean>
   /** The host's clock jumped: only the key server can say whether rightly. */
   readonly needsTime: () => boolean
   readonly retry: { readonly initial: number; readonly max: number }
@@ -28,12 +30,15 @@ export interface MembershipOptions {
 
 /** Longest time between two looks at what is due. */
 const LOOK_MS = 60_000
+/** Between two looks at a clock that is not right yet: nothing is sealed in between, and nobody is asked. */
+const CLOCK_MS = 5_000
 
 export class Membership {
   readonly #options: MembershipOptions
   readonly #task: Task
   #rejoin = false
   #needsPersonal = false
+  #clockIsLate = false
   #rejoinedAtMs = Number.NEGATIVE_INFINITY
   /** Unix seconds at which the personal key of the next epoch is fetched; chosen at random once per epoch. */
   #refreshAt: number | undefined
@@ -74,7 +79,19 @@ export class Membership {
   }
 
   async #turn(): Promise<number | undefined> {
-    const { group, keyServer, credentials, sequence, nowSeconds, needsTime } = this.#options
+    const { group, keyServer, credentials, sequence, log, nowSeconds, hostClockIsRight, needsTime } = this.#options
+    if (!(await hostClockIsRight())) {
+      this.#clockIsLate = true
+      log.limited(
+        'host-clock',
+        'warn',
+        {},
+        'this host’s clock is not known to be right: nothing is sealed until it is set',
+      )
+      return CLOCK_MS
+    }
+    if (this.#clockIsLate) log.info('this host’s clock is right now')
+    this.#clockIsLate = false
     if (!group.joined) await this.#join()
     else if (this.#rejoin) {
       // Left out again right after a join: the key server has its reasons, so no more often than this.
@@ -86,10 +103,10 @@ export class Membership {
       this.#needsPersonal = false
       this.#options.onJoined()
     }
-    // Any answer with keys tells the server's time.
-    if (needsTime()) await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+    // Any answer with keys tells the server's time: where the host's jumped, or shows what has passed already.
+    if (needsTime() || nowSeconds() === undefined) await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
     const now = nowSeconds()
-    if (now === undefined) return 5000
+    if (now === undefined) return LOOK_MS
     const sid = sequence.group(group.gname)?.sid
     const renewAt = credentials.renewAt
     if (sid !== undefined && (!credentials.covers(group.gname, sid) || renewAt === undefined || renewAt <= now)) {

@@ -75,7 +75,9 @@ export class Parts {
       clock,
       log,
       latest: sequence.latest,
-      hostClockIsRight: always ? async () => true : (now) => hostClockIsRight(now),
+      hostClockIsRight: always
+        ? async () => true
+        : (this.#options.hostClockIsRight ?? ((now) => hostClockIsRight(now))),
     })
     await time.hostIsRight()
     this.#stops.push(() => sequence.noteTime(time.nowSeconds() ?? 0))

@@ -47,12 +47,13 @@ const monotonicMs = (): number => (performance.now() - startedMs) * SPEED
 const epochMs = Date.now()
 export const fastClock: Clock = { nowMs: () => epochMs + monotonicMs(), monotonicMs }
 
-/** The clock of one rig: `shiftMs` sets its wall clock forward. */
+/** The clock of one rig: `shiftMs` sets its wall clock forward; with `time.trust: auto` it is believed while `right`. */
 export interface RigClock extends Clock {
   shiftMs: number
+  right: boolean
 }
 function rigClock(): RigClock {
-  const clock: RigClock = { shiftMs: 0, monotonicMs, nowMs: () => fastClock.nowMs() + clock.shiftMs }
+  const clock: RigClock = { shiftMs: 0, right: true, monotonicMs, nowMs: () => fastClock.nowMs() + clock.shiftMs }
   return clock
 }
 
@@ -80,6 +81,7 @@ export async function makeRig(more: Record<string, unknown> = {}, machine = 'rig
   const create = (): Promise<DeviceDaemon> =>
     createDevice(deviceSettings.parse(settings), context(folder, lines, clock), {
       machine,
+      hostClockIsRight: async () => clock.right,
       dialKeyServer: direct ? undefined : keyServer.dial,
     })
   const rig: Rig = {

@@ -1,5 +1,6 @@
 import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { suite } from '#crypto'
 import { createDevice } from '../../device/daemon.ts'
@@ -10,6 +11,7 @@ import { addressBytes } from '../../protocol/messages/address.ts'
 import { etagOf } from '../../protocol/objects/etag.ts'
 import { deriveIntegrityKey } from '../../protocol/objects/keys.ts'
 import { ObjectOpener } from '../../protocol/objects/open.ts'
+import { parseSigned } from '../../protocol/objects/parse.ts'
 import { decodeSenml } from '../../protocol/objects/senml.ts'
 import { verifyMacObject } from '../../protocol/objects/verify.ts'
 import type { CoapClient, CoapResponse } from '../../transport/coap/client.ts'
@@ -106,6 +108,29 @@ describe('a device in its group', () => {
     observation.close()
     expect(seqs).toEqual([...seqs].sort((a, b) => a - b))
     expect(new Set(seqs).size).toBe(seqs.length)
+  })
+
+  test('a member that starts before its clock is set seals once it is', async () => {
+    const rig = await started({ time: { trust: 'auto' } })
+    await fetchReading(await rig.client())
+    rig.clock.right = false
+    rig.clock.shiftMs = -56 * 365 * 86_400_000
+    const since = rig.lines.length
+    await rig.restart()
+    const client = await rig.client()
+    const numbers = new Set<number>()
+    client.observe('/s/demo', {
+      onNotification: (r) => void (r.ok && numbers.add(parseSigned(r.payload).header.seq)),
+    })
+    await expect
+      .poll(() => rig.lines.slice(since).map((line) => line['msg']))
+      .toContainEqual(expect.stringContaining('clock is not known to be right'))
+    await delay(500)
+    // what was sealed before the restart, at most
+    expect(numbers.size).toBeLessThan(2)
+    rig.clock.shiftMs = 0
+    rig.clock.right = true
+    await expect.poll(() => numbers.size, { timeout: 15_000 }).toBeGreaterThan(2)
   })
 
   test('discovery, credential and broadcasts are for everybody', async () => {

@@ -25,6 +25,7 @@ test('a host clock that jumped has the key server asked for the time, once', asy
     credentials: { renewAt: undefined },
     log: silentLogger,
     nowSeconds: () => 1_760_000_000,
+    hostClockIsRight: async () => true,
     needsTime: () => off,
     retry: { initial: 10, max: 100 },
     onJoined: () => {},
@@ -34,6 +35,39 @@ test('a host clock that jumped has the key server asked for the time, once', asy
   await expect.poll(() => taken).toEqual([keys])
   membership.gap('unknown-epoch')
   await expect.poll(() => asked).toBe(2)
+  await membership.stop()
+  expect(membership.lastError).toBeUndefined()
+})
+
+test('a clock that shows what has passed already has the key server asked for the time', async () => {
+  let now: number | undefined
+  const taken: unknown[] = []
+  const keys = {}
+  const options = {
+    group: {
+      gname: '0011223344556677',
+      joined: true,
+      epochEnds: undefined,
+      addPersonalKeys: async (given: unknown) => void taken.push(given),
+    },
+    keyServer: {
+      nodeKeys: async () => {
+        now = 1_760_000_000
+        return keys
+      },
+    },
+    sequence: { group: () => undefined },
+    credentials: { renewAt: undefined },
+    log: silentLogger,
+    nowSeconds: () => now,
+    hostClockIsRight: async () => true,
+    needsTime: () => false,
+    retry: { initial: 10, max: 100 },
+    onJoined: () => {},
+  } as unknown as MembershipOptions
+  const membership = new Membership(options)
+  membership.start()
+  await expect.poll(() => taken).toEqual([keys])
   await membership.stop()
   expect(membership.lastError).toBeUndefined()
 })
