@@ -85,7 +85,10 @@ const sources = readdirSync(native)
 const flags = [
   ...(options.sanitize ? ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined'] : ['-O2']),
   ...['-fPIC', '-shared', '-fvisibility=hidden', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Wno-cast-function-type'],
-  ...(process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : ['-Wl,-z,lazy', '-Wl,-z,relro']),
+  // nodelete: Node unloads an addon with the last worker that has it; OpenSSL keeps what library.c gave it
+  ...(process.platform === 'darwin'
+    ? ['-undefined', 'dynamic_lookup']
+    : ['-Wl,-z,lazy', '-Wl,-z,relro', '-Wl,-z,nodelete']),
 ]
 const hash = createHash('sha256')
 for (const name of sources) hash.update(name).update(readFileSync(join(native, name)))

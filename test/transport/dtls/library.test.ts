@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { createDiffieHellmanGroup, createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { bindingFile } from '../../../transport/dtls/binding.ts'
 import { connect } from '../../../transport/dtls/connect.ts'
 import type { ConnectOptions, DtlsAssociation, DtlsEndpoint } from '../../../transport/dtls/types.ts'
 import { ask, createWorld, startServer, type World } from './authority.ts'
@@ -115,4 +117,13 @@ test('a look-up has all algorithms of Node, and so has everybody afterwards', as
   useOthers()
   expect(made).toHaveLength(2)
   expect(new Set(made).size).toBe(1)
+})
+
+test.skipIf(process.platform !== 'linux')('workers may come and go; what OpenSSL was given stays for others', () => {
+  const { server, device, ca } = world
+  const work = { binding: bindingFile(), server, device, ca, rounds: 3, atOnce: 3 }
+  const script = join(import.meta.dirname, 'workers-main.mjs')
+  const said = execFileSync(process.execPath, [script], { input: JSON.stringify(work), encoding: 'utf8' })
+  // one full handshake each; unloaded and loaded again, the binding would leave a library context behind each time
+  expect(JSON.parse(said)).toEqual({ workers: [2, 12, 22], mapped: true, main: 2 })
 })
