@@ -38,7 +38,7 @@ export interface EnforcementOptions {
 interface Verdicts {
   readonly reading: DeviceReading
   readonly clients: ReadonlyMap<Address, ClientReading>
-  readonly deviceStands: boolean
+  readonly entryStands: boolean
   /** clients who took their own token back */
   readonly leftByThemselves: ReadonlySet<Address>
 }
@@ -95,7 +95,7 @@ export class Enforcement {
   }
 
   async #judge(served: ServedDevice, head: Head, addresses: readonly Address[]): Promise<Verdicts> {
-    const { readings, certificateStands, revokedBySelf } = this.#o
+    const { readings, revokedBySelf } = this.#o
     const reading = await readings.device(served, head)
     const clients = await readings.clients(served, reading, addresses)
     const leftByThemselves = new Set<Address>()
@@ -108,9 +108,9 @@ export class Enforcement {
       )
       if (own.every(Boolean)) leftByThemselves.add(client)
     }
-    const stands =
+    const entryStands =
       reading.standing === 'good' || (reading.standing === 'waiting' && reading.decision.record !== undefined)
-    return { reading, clients, deviceStands: stands && certificateStands(served), leftByThemselves }
+    return { reading, clients, entryStands, leftByThemselves }
   }
 
   async #apply(served: ServedDevice, verdicts: Verdicts): Promise<Group[]> {
@@ -136,9 +136,13 @@ export class Enforcement {
       operations.push(putRecord(Key.client(served.address, address), record))
       client.record = record
     }
-    served.registeredKey = verdicts.deviceStands ? verdicts.reading.decision.signingKey : undefined
     const entry = verdicts.reading.decision.record
-    if (!sameEntry(served.record.entry, entry)) {
+    const newest = served.judgedAt <= head
+    if (newest) {
+      served.judgedAt = head
+      served.registeredKey = this.#deviceStands(served, verdicts) ? verdicts.reading.decision.signingKey : undefined
+    }
+    if (newest && !sameEntry(served.record.entry, entry)) {
       served.record = { ...served.record, entry }
       operations.push(putRecord(Key.device(served.address), served.record))
     }
@@ -146,12 +150,17 @@ export class Enforcement {
     return urgent
   }
 
+  /** The certificate is that of now: the device may have joined while the chain was being read. */
+  #deviceStands(served: ServedDevice, { entryStands }: Verdicts): boolean {
+    return entryStands && this.#o.certificateStands(served)
+  }
+
   #applyTo(served: ServedDevice, group: Group, m: GroupManager, verdicts: Verdicts): boolean {
     const now = Math.floor(this.#o.clock.nowMs() / 1000)
     let hurry = false
     for (const membership of [...m.members()]) {
       if (membership.id[0] === 0x02) {
-        if (verdicts.deviceStands) continue
+        if (served.judgedAt > verdicts.reading.head.number || this.#deviceStands(served, verdicts)) continue
         this.#out(m, group, membership, 'the device is no longer served')
         hurry ||= verdicts.reading.standing !== 'good' && verdicts.reading.standing !== 'waiting'
         continue

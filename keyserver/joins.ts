@@ -165,6 +165,7 @@ export class Joins {
     )
     served.record = record
     served.registeredKey = reading.decision.signingKey
+    served.judgedAt = Math.max(served.judgedAt, reading.head.number)
     credential?.adopt()
     this.#o.log.info(
       { device: served.address, bit: group.bit, group: group.name, repeated: result.repeated },

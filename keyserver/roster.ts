@@ -24,6 +24,8 @@ export class ServedDevice {
   record: DeviceRecord
   /** Thumbprint that credentials may be issued for now, by the last reading; undefined: none. */
   registeredKey: Uint8Array | undefined
+  /** Block of the newest reading by which the device itself was judged: an older one that ends later decides nothing. */
+  judgedAt = 0
   /** Whoever replaces a record of the device or of one of its clients holds this. */
   readonly gate = new Gate()
   readonly clients = new Map<Address, ServedClient>()

@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { suite } from '#crypto'
+import type { ServedDevice } from '../../keyserver/roster.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { coseKeyEd25519, thumbprint } from '../../protocol/cose/key.ts'
 import { deviceMemberId } from '../../protocol/groups/gid.ts'
@@ -73,6 +75,39 @@ describe('who a device is', () => {
     expect((await call(world.server.secure, device.peer, 'GET', node(device))).problem).toBe('keyserver/certificate')
     await live(world, 61)
     expect(member.receive(await newest(world, device))).toBe('not-for-me')
+  })
+
+  test.each([0, 1])('one that joins while it is being judged stays (%i blocks later)', async (blocks) => {
+    const device = await TestDevice.create(world)
+    const reader = new TestClient(world, 7)
+    reader.grant(device, [0], 86_400)
+    await reader.join(device)
+    const served = world.server.roster.devices.get(device.address) as ServedDevice
+    let goOn = (): void => {}
+    const busy = served.gate.run(
+      () =>
+        new Promise<void>((resolve) => {
+          goOn = resolve
+        }),
+    )
+    // Read before the other reads, carried out after the other is in.
+    const { chain } = world
+    const at = chain.number
+    chain.mine(blocks)
+    const join = device.join()
+    await delay(10)
+    chain.number = at
+    const refresh = world.server.enforcement.refresh(served)
+    await delay(10)
+    chain.number = at + blocks
+    goOn()
+    await Promise.all([busy, join, refresh])
+    const { member } = await join
+    expect(served.isMember(served.memberId)).toBe(true)
+    expect(served.registeredKey).toEqual(thumbprint(suite, device.coseKey))
+    expect(served.record.entry).toBeDefined()
+    await live(world, 61)
+    expect(member.receive(await newest(world, device))).toMatchObject({ session: 2 })
   })
 
   test('an association whose certificate no longer verifies has no rights', async () => {

@@ -85,6 +85,8 @@ async function suite(tree: ProcessTree, work: string): Promise<void> {
       throw error
     })
     report.say('the device serves')
+    // From here on this host hears of its credential: to the address that the guest knows the key server by it cannot go.
+    await eventually(READY_LIMIT_MS, () => shell.run(`grep '"msg":"joined' /tmp/device.log`))
     await eventually(READY_LIMIT_MS, () => reader.join())
     await reader.listen()
     await nothingThere(reader)
