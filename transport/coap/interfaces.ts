@@ -47,3 +47,8 @@ export function interfaceWith(address: string): string | undefined {
   }
   return undefined
 }
+
+/** True if this host has addresses, and the one given is none of them. */
+export function hasNot(address: string): boolean {
+  return interfaceWith(address) === undefined && Object.keys(present()).length > 0
+}

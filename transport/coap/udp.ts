@@ -3,7 +3,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
-import { interfaceWith } from './interfaces.ts'
+import { hasNot, interfaceWith } from './interfaces.ts'
 import { isLoopback } from './source-prefix.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
 import { type MulticastOptions, MulticastReceiver } from './udp-multicast.ts'
@@ -27,6 +27,8 @@ export interface UdpOptions {
 }
 
 export const RECV_BUFFER_OCTETS = 1024 * 1024
+/** After so long without a datagram from its server a connected socket looks whether the host still has its address. */
+const QUIET_MS = 5000
 
 class UdpPeer implements Peer {
   readonly address: string
@@ -64,14 +66,18 @@ export class UdpTransport implements DatagramTransport {
   onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
   readonly #socket: Socket
   readonly #connected: Peer | undefined
+  readonly #follows: boolean
+  #lookedMs = performance.now()
   #multicast: MulticastReceiver | undefined
   #closed = false
   /** Datagrams with source port 0, which nobody can answer. */
   fromPortZero = 0
 
-  constructor(socket: Socket, connected?: Peer) {
+  /** @param follows a connected socket takes another address when the host has the one no more that the system chose */
+  constructor(socket: Socket, connected?: Peer, follows = false) {
     this.#socket = socket
     this.#connected = connected
+    this.#follows = follows
     socket.on('message', (datagram: Buffer, remote: RemoteInfo) => this.#receive(datagram, remote))
     // ICMP and the like: a datagram is lost, no reason to end the process
     socket.on('error', (error) => this.onunreachable?.(this.#connected, error))
@@ -94,6 +100,7 @@ export class UdpTransport implements DatagramTransport {
   send(datagram: Uint8Array, peer: Peer): void {
     if (this.#closed || peer.port === 0) return
     try {
+      if (this.#follows) this.#follow()
       if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
       else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
     } catch (error) {
@@ -122,7 +129,28 @@ export class UdpTransport implements DatagramTransport {
     await new Promise<void>((resolve) => this.#socket.close(() => resolve()))
   }
 
+  /**
+   * The system chooses the source address when a socket is connected and never again: on a host that moved to another
+   * network it sends nothing any more (IPv4), or in a name that no answer reaches (IPv6).
+   */
+  #follow(): void {
+    const peer = this.#connected
+    const now = performance.now()
+    if (peer === undefined || now - this.#lookedMs < QUIET_MS) return
+    this.#lookedMs = now
+    if (!hasNot(this.#socket.address().address)) return
+    try {
+      this.#socket.disconnect()
+    } catch {
+      // there was no way to the server at the last look
+    }
+    this.#socket.connect(peer.port, peer.address, (error?: Error | null) => {
+      if (error) this.onunreachable?.(peer, error)
+    })
+  }
+
   #receive(datagram: Buffer, remote: RemoteInfo): void {
+    if (this.#follows) this.#lookedMs = performance.now()
     if (remote.port === 0) {
       this.fromPortZero++
       return
@@ -171,7 +199,7 @@ export async function connectUdp(
 ): Promise<UdpTransport> {
   const peer = await resolvePeer(host, port, false)
   const socket = newSocket(isIPv6(peer.address), options)
-  const transport = new UdpTransport(socket, peer)
+  const transport = new UdpTransport(socket, peer, options.host === undefined)
   try {
     if (options.host !== undefined || options.port !== undefined) {
       await bind(socket, options.port ?? 0, options.host ?? (isIPv6(peer.address) ? '::' : '0.0.0.0'), options)
