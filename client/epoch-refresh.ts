@@ -17,14 +17,14 @@ export interface EpochRefreshOptions {
 
 /** The key server had no key of the next epoch yet, or did not answer: again after this. */
 const RETRY_SECONDS = 60
-/** Longest sleep: a wall clock that was set is noticed. */
+/** Longest sleep: a wall clock that was set is noticed, and a key that was fetched otherwise. */
 const MAX_SLEEP_MS = 600_000
 const DEFAULT_EPOCH_SECONDS = 86_400
 
 interface Plan {
-  /** Unix seconds. */
-  at: number
-  readonly ends: number
+  /** Unix seconds; undefined: this epoch's time is over, and the next key that is held makes the next plan. */
+  at: number | undefined
+  readonly ends: number | undefined
   timer: NodeJS.Timeout | undefined
 }
 
@@ -40,10 +40,14 @@ export class EpochRefresh {
   follow(membership: Membership): void {
     this.drop(membership)
     const ends = membership.epochEnds
-    if (ends === undefined || ends <= this.#now()) return
     const { random = Math.random } = this.#options
     const epochSeconds = membership.policies?.epochSeconds ?? DEFAULT_EPOCH_SECONDS
-    this.#sleep(membership, { ends, at: refreshMoment(ends, epochSeconds, random()), timer: undefined })
+    const isOver = ends === undefined || ends <= this.#now()
+    this.#sleep(membership, {
+      ends,
+      at: isOver ? undefined : refreshMoment(ends, epochSeconds, random()),
+      timer: undefined,
+    })
   }
 
   drop(membership: Membership): void {
@@ -57,20 +61,20 @@ export class EpochRefresh {
 
   #sleep(membership: Membership, plan: Plan): void {
     this.#plans.set(membership, plan)
-    const ms = Math.max(0, (plan.at - this.#now()) * 1000)
+    const ms = plan.at === undefined ? MAX_SLEEP_MS : Math.max(0, (plan.at - this.#now()) * 1000)
     plan.timer = setTimeout(() => void this.#wake(membership, plan), Math.min(ms, MAX_SLEEP_MS))
     plan.timer.unref()
   }
 
   async #wake(membership: Membership, plan: Plan): Promise<void> {
-    if (this.#now() >= plan.at) {
+    if (plan.at !== undefined && this.#now() >= plan.at) {
       await this.#options.fetch(membership).catch(() => undefined)
-      plan.at = this.#now() + RETRY_SECONDS
+      const again = this.#now() + RETRY_SECONDS
+      plan.at = plan.ends !== undefined && again < plan.ends ? again : undefined
     }
     if (this.#plans.get(membership) !== plan) return
     if (membership.epochEnds !== plan.ends) this.follow(membership)
-    else if (plan.at < plan.ends) this.#sleep(membership, plan)
-    else this.drop(membership)
+    else this.#sleep(membership, plan)
   }
 
   #now(): number {

@@ -31,6 +31,8 @@ export interface HeadWatchOptions {
 export class HeadWatch {
   readonly #o: HeadWatchOptions
   #hash: string | undefined
+  /** Whom the logs named was not read to the end: they do not name them again, so that everybody is read. */
+  #owed = false
   #stopped = false
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> | undefined
@@ -67,13 +69,15 @@ export class HeadWatch {
     const { roster, enforcement, sessions, candidates, readAllBelow } = this.#o
     const busy = [...roster.devices.values()].filter((d) => d.clients.size > 0 || d.isMember(d.memberId))
     const members = busy.reduce((sum, d) => sum + d.clients.size, 0)
-    const named = members <= readAllBelow ? undefined : await candidates?.(head)
+    const named = members <= readAllBelow || this.#owed ? undefined : await candidates?.(head)
+    this.#owed = true
     const look = async (device: ServedDevice): Promise<void> => {
       const clients = named === undefined ? 'all' : named.get(device.address)
       if (clients === undefined) return
       sessions.hurry(await (clients === 'all' ? enforcement.refresh(device) : enforcement.refreshSome(device, clients)))
     }
     for (let at = 0; at < busy.length; at += WIDTH) await Promise.all(busy.slice(at, at + WIDTH).map(look))
+    this.#owed = false
   }
 
   #schedule(): void {

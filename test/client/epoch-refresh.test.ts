@@ -81,6 +81,30 @@ describe('the personal key of the next epoch', () => {
     expect(asked.length).toBeGreaterThanOrEqual(8)
     expect(asked.length).toBeLessThanOrEqual(12)
     expect(Math.min(...asked)).toBeGreaterThan(0)
+    // the key came with the first broadcast of the new epoch: the next one is asked for ahead again
+    handOut()
+    asked = []
+    ends = membership.epochEnds as number
+    await live(EPOCH - 3600 - 800)
+    expect(asked).toEqual([])
+    await live(200)
+    expect(asked.length).toBeGreaterThan(0)
+    epochs.close()
+  })
+
+  test('is asked for ahead also by who took up a membership whose epoch was over', async () => {
+    clock.seconds += EPOCH + 3600
+    const epochs = refresh(0.5)
+    epochs.follow(membership)
+    await live(3600)
+    expect(asked).toEqual([])
+    group.manager.allocateEpoch({ nbf: clock.seconds })
+    membership.addPersonal(group.join(CLIENT, { upcoming: true }).personalKey)
+    ends = membership.epochEnds as number
+    expect(ends).toBe(clock.seconds + EPOCH)
+    await live(EPOCH - 1700)
+    expect(asked.length).toBeGreaterThan(0)
+    epochs.close()
   })
 
   test('is not asked for by who has closed, or left', async () => {

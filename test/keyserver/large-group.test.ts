@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest'
+import { IotchainError } from '../../protocol/errors.ts'
 import { clientMemberId } from '../../protocol/groups/gid.ts'
 import { type Address, addressBytes } from '../../protocol/messages/address.ts'
 import { CONTRACT, createWorld, live, TestClient, TestDevice, type World } from './harness.ts'
@@ -59,4 +60,39 @@ test('all of a large group are read before each broadcast; between broadcasts on
   await live(world, 60)
   expect(members()).toBe(MEMBERS - 1)
   expect(group?.newest?.bytes.length).toBeLessThan(500)
+})
+
+test('whom the logs named is out early also when the chain was away while they were read', async () => {
+  let named: Address[] = []
+  world = await createWorld({
+    readAllBelow: 100,
+    // like the logs of blocks: a name once
+    candidates: async () => new Map([[device.address, new Set(named.splice(0))]]),
+  })
+  const device = await TestDevice.create(world)
+  await crowd(device)
+  await live(world, 61)
+  const group = world.server.roster.groups.get(device.name(0))
+  const members = () => [...(group?.manager.members() ?? [])].length
+  await world.server.headWatch.look()
+
+  world.chain.revoke(CONTRACT, device.address, nth(5))
+  named = [nth(5)]
+  const read = world.chain.tokensOf
+  world.chain.tokensOf = async () => {
+    throw new IotchainError('chain/unreachable', 'the node does not answer')
+  }
+  await world.server.headWatch.look()
+  expect(named).toEqual([])
+  world.chain.tokensOf = read
+  world.chain.mine(1)
+  await world.server.headWatch.look()
+  await live(world, 12)
+  expect(members()).toBe(MEMBERS)
+
+  // and from then on only those whom the logs name are read again
+  const reads = world.chain.reads
+  world.chain.mine(1)
+  await world.server.headWatch.look()
+  expect(world.chain.reads).toBe(reads)
 })
