@@ -70,9 +70,14 @@ export class KeyServer {
     })
   }
 
-  /** The personal keys of this and the next epoch, and the newest session keys. */
+  /**
+   * The personal keys of this and the next epoch, and the newest session keys.
+   * @throws `device/not-joined` when the membership has ended
+   */
   async nodeKeys(gid: Gid): Promise<NodeKeys> {
     const reply = await this.#request({ path: this.#node(gid), accept: ACE_GROUPCOMM })
+    if (reply.code === Code.notFound)
+      throw new IotchainError('device/not-joined', 'the key server knows no membership of this device')
     const keys = decodeNodeKeys(accept(reply, 'personal key'))
     this.#options.time.anchor(keys.serverTime)
     return keys

@@ -2,7 +2,7 @@
  * Keeps the device a member of its groups: joins, asks for a new Sender ID when the old ones are void, fetches the
  * next epoch's personal key and the next credential in time, and joins again when a broadcast leaves it out.
  */
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { refreshMoment } from '../protocol/groups/schedule.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Credentials } from './credentials.ts'
@@ -79,7 +79,7 @@ export class Membership {
   }
 
   async #turn(): Promise<number | undefined> {
-    const { group, keyServer, credentials, sequence, log, nowSeconds, hostClockIsRight, needsTime } = this.#options
+    const { group, credentials, sequence, log, nowSeconds, hostClockIsRight, needsTime } = this.#options
     if (!(await hostClockIsRight())) {
       this.#clockIsLate = true
       log.limited(
@@ -99,12 +99,12 @@ export class Membership {
       if (waitMs > 0) return waitMs
       await this.#join()
     } else if (this.#needsPersonal) {
-      await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+      await this.#fetchKeys()
       this.#needsPersonal = false
       this.#options.onJoined()
     }
     // Any answer with keys tells the server's time: where the host's jumped, or shows what has passed already.
-    if (needsTime() || nowSeconds() === undefined) await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+    if (needsTime() || nowSeconds() === undefined) await this.#fetchKeys()
     const now = nowSeconds()
     if (now === undefined) return LOOK_MS
     const sid = sequence.group(group.gname)?.sid
@@ -123,15 +123,26 @@ export class Membership {
     return Math.min(LOOK_MS, Math.max(1000, next * 1000))
   }
 
+  /** A membership may have ended without a broadcast that says so, e.g. with a key server that was restored. */
+  async #fetchKeys(): Promise<void> {
+    const { group, keyServer } = this.#options
+    try {
+      await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+    } catch (error) {
+      if (isIotchainError(error) && error.code === 'device/not-joined') this.#rejoin = true
+      throw error
+    }
+  }
+
   async #join(): Promise<void> {
     const { group, keyServer, sequence, credentials, log, nowSeconds, onJoined } = this.#options
     const { response, created } = await keyServer.join(group.gid, group.bit)
     await group.adopt(response)
-    if (sequence.group(group.gname) === undefined) {
+    // A new membership comes with a Sender ID of its own; the key server may not know the one of before any more.
+    if (created && response.senderId !== undefined) sequence.setSid(group.gname, response.senderId)
+    else if (sequence.group(group.gname) === undefined) {
       // Whatever was sealed under an older Sender ID is not known any more: a fresh one is needed.
-      const sid =
-        created && response.senderId !== undefined ? response.senderId : await keyServer.newSenderId(group.gid)
-      sequence.setSid(group.gname, sid)
+      sequence.setSid(group.gname, await keyServer.newSenderId(group.gid))
     }
     await credentials.add(response.kdcCred, response.creds, nowSeconds())
     this.#rejoin = false
@@ -144,14 +155,14 @@ export class Membership {
 
   /** Somewhere in the last stretch of an epoch the key of the next one is fetched; at random, so that not all ask at once. */
   async #refresh(now: number): Promise<void> {
-    const { group, keyServer, random = Math.random } = this.#options
+    const { group, random = Math.random } = this.#options
     const ends = group.epochEnds
     if (ends === undefined) return
     if (this.#refreshAt === undefined || this.#refreshAt > ends) {
       this.#refreshAt = refreshMoment(ends, group.policies?.epochSeconds ?? 86_400, random())
     }
     if (now < this.#refreshAt) return
-    await group.addPersonalKeys(await keyServer.nodeKeys(group.gid))
+    await this.#fetchKeys()
     this.#refreshAt = group.epochEnds === ends ? now + 60 : undefined
   }
 }

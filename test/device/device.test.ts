@@ -288,6 +288,23 @@ describe('what may go wrong', () => {
     await expect.poll(() => rig.keyServer.joins, { timeout: 10_000 }).toBe(2)
   })
 
+  test('a key server that was restored and knows neither membership nor Sender ID is joined anew', async () => {
+    const rig = await started()
+    const client = await rig.client()
+    await fetchReading(client)
+    const { manager, sids } = rig.keyServer.group(1)
+    for (const { id } of [...manager.members()]) manager.leave(id)
+    sids.length = 0
+    manager.issueSid()
+    manager.allocateEpoch({ nbf: rig.keyServer.now() })
+    manager.activateEpoch()
+    rig.keyServer.publish(1)
+    await expect.poll(() => rig.keyServer.joins, { timeout: 10_000 }).toBe(2)
+    rig.keyServer.publish(1)
+    const sid = async (): Promise<Uint8Array> => parseSigned((await fetchReading(client)).payload).header.sid
+    await expect.poll(sid, { timeout: 10_000 }).toEqual(sids.at(-1)?.sid)
+  }, 40_000)
+
   test('garbage datagrams and a busy port', async () => {
     const rig = await started()
     const port = rig.device.address?.port as number

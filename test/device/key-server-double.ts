@@ -265,6 +265,9 @@ export class KeyServerDouble {
 
   #nodeKeys(group: Group): CoapReply {
     const id = this.#memberId()
+    const membership = group.manager.membership(id)
+    if (membership === undefined || membership.out !== undefined)
+      return problemReply(Code.notFound, { detail: 'not a member' })
     const { allocatedEpoch } = group.manager
     return this.#cbor(
       encodeNodeKeys({
