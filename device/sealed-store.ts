@@ -168,7 +168,8 @@ export class SealedStore {
   async commit(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    this.#commit = this.#commit.then(() => this.#write())
+    // One that failed, e.g. because the disk could not be read, must not keep all that follow from being written.
+    this.#commit = this.#commit.catch(() => undefined).then(() => this.#write())
     await this.#commit
   }
 

@@ -73,6 +73,27 @@ describe('sealed objects', () => {
     expect(await seqs(objects)).toEqual([16, 17, 18, 19, 20, 21, 22, 23, 24, 25])
   })
 
+  test('a disk that cannot be read for once does not end all writing', async () => {
+    const memory = openMemoryStore()
+    let unreadable = false
+    const store: Store = {
+      ...memory,
+      range: (options) => {
+        if (unreadable) throw new IotchainError('store/failed', 'cannot be read')
+        return memory.range(options)
+      },
+    }
+    const objects = await open(store, { queueCapacity: 2 })
+    for (let seq = 1; seq <= 4; seq++) await objects.add(object(seq), { latest: true })
+    unreadable = true
+    await objects.commit().catch(() => undefined)
+    unreadable = false
+    await objects.add(object(5), { latest: true })
+    await objects.commit()
+    await objects.commit()
+    expect(await seqs(await open(memory))).toEqual([4, 5])
+  })
+
   test('a full disk loses the oldest beyond memory, says so, and passes', async () => {
     const memory = openMemoryStore()
     let full = true
