@@ -43,6 +43,7 @@ export async function createDevice(
   for (const resource of settings.resources) drivers.set(resource.path, await loadDriver(resource, environment))
   let current = settings
   let parts: Parts | undefined
+  let starting: Promise<void> | undefined
 
   return {
     get address() {
@@ -53,7 +54,8 @@ export async function createDevice(
       const left = daysLeft(identity, context.clock.nowMs() / 1000)
       if (left < 14) context.log.warn({ daysLeft: left }, 'the certificate ends soon')
       parts = new Parts({ ...options, settings, context, identity, drivers })
-      await parts.start()
+      starting = parts.start()
+      await starting
     },
     async stop() {
       await parts?.stop()
@@ -68,6 +70,8 @@ export async function createDevice(
       if (JSON.stringify(rest) !== JSON.stringify(before)) {
         context.log.warn('settings other than resources and log changed: they count after a restart')
       }
+      // The start goes by the configuration of before.
+      await starting
       await parts?.apply(next)
       current = next
     },

@@ -43,6 +43,7 @@ export interface ResourceHostOptions {
 export class ResourceHost {
   readonly #options: ResourceHostOptions
   readonly #live = new Map<string, LiveResource>()
+  #applied: Promise<void> = Promise.resolve()
 
   constructor(options: ResourceHostOptions) {
     this.#options = options
@@ -57,8 +58,17 @@ export class ResourceHost {
     return this.#live.get(path)?.group
   }
 
-  /** @param loaded drivers that were loaded (and not started) before, by path */
-  async apply(resources: readonly ResourceSettings[], loaded: ReadonlyMap<string, Driver> = new Map()): Promise<void> {
+  /**
+   * One configuration after the other: the last one counts, however long a sensor of an earlier one takes to stop.
+   * @param loaded drivers that were loaded (and not started) before, by path
+   */
+  apply(resources: readonly ResourceSettings[], loaded: ReadonlyMap<string, Driver> = new Map()): Promise<void> {
+    const turn = this.#applied.then(() => this.#apply(resources, loaded))
+    this.#applied = turn.catch(() => undefined)
+    return turn
+  }
+
+  async #apply(resources: readonly ResourceSettings[], loaded: ReadonlyMap<string, Driver>): Promise<void> {
     const wanted = new Map(resources.map((r) => [r.path, r]))
     for (const [path, live] of this.#live) {
       const next = wanted.get(path)

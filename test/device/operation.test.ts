@@ -50,6 +50,24 @@ describe('reload', () => {
     await expect.poll(() => seqs.length, { timeout: 5000 }).toBeGreaterThan(before + 2)
     expect(rig.lines.filter((l) => l['msg'] === 'joined')).toHaveLength(1)
   })
+
+  test('one during the start counts, and of two at once the later', async () => {
+    const rig = await makeRig()
+    const starting = rig.device.start()
+    const early = rig.device.reload?.(settingsFor(0, { resources: [SIMULATED, OTHER] }))
+    await starting
+    await early
+    const client = await rig.client()
+    const code = async (path: string): Promise<string> => (await client.get(path)).codeText
+    expect(await code('/s/other')).not.toBe('4.04')
+    const third = { ...OTHER, path: '/s/third' }
+    await Promise.all([
+      rig.device.reload?.(settingsFor(0, { resources: [SIMULATED, third] })),
+      rig.device.reload?.(settingsFor(0, { resources: [SIMULATED] })),
+    ])
+    expect(await code('/s/third')).toBe('4.04')
+    expect(await code('/s/demo')).not.toBe('4.04')
+  })
 })
 
 describe('check', () => {
