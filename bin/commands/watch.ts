@@ -5,7 +5,7 @@ import { type IotchainError, isIotchainError } from '../../protocol/errors.ts'
 import { action } from '../terminal/command.ts'
 import { readingJson, readingText } from '../terminal/reading.ts'
 import { withClient } from './client-session.ts'
-import { joinGroup, sleep } from './joining.ts'
+import { bitOf, joinGroup, sleep } from './joining.ts'
 import { addReadOptions, type ReadOptions, readPlace } from './read.ts'
 import { placeOf, placeText } from './resource.ts'
 
@@ -34,11 +34,12 @@ export function registerWatch(program: Command): void {
           let watch: Watch | undefined
           let rejoining = false
           const rejoin = async (): Promise<void> => {
-            const group = [...client.groups()].find((g) => g.device === place.device)
-            if (group === undefined || rejoining) return
+            // of several groups of this device the one that the resource is sealed for
+            const bit = bitOf(client, place.device, first.header.gid)
+            if (bit === undefined || rejoining) return
             rejoining = true
             try {
-              await joinGroup(session, { device: place.device, bit: group.bit, patienceMs: 0 })
+              await joinGroup(session, { device: place.device, bit, patienceMs: 0 })
             } catch (error) {
               ctx.out.warn(isIotchainError(error) ? error.message : String(error))
             }

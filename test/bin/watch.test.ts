@@ -1,0 +1,99 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, expect, test, vi } from 'vitest'
+import { createIotchain } from '../../bin/program.ts'
+import { runProgram } from '../../bin/terminal/command.ts'
+import { Membership } from '../../client/group.ts'
+import { ClientHome } from '../../client/home.ts'
+import { gname } from '../../protocol/groups/gid.ts'
+import { Code } from '../../transport/coap/codes.ts'
+import { ContentFormat } from '../../transport/coap/content-format.ts'
+import { CoapEndpoint } from '../../transport/coap/endpoint.ts'
+import { Router } from '../../transport/coap/router.ts'
+import { bindUdp } from '../../transport/coap/udp.ts'
+import { addressOfNumber, CHAIN, TestClock, TestDevice, type TestGroup, TestKeyServer } from '../client/sealed-world.ts'
+
+const CLIENT = addressOfNumber(1)
+const KEY_SERVER = 'coaps://127.0.0.1:1'
+const closers: (() => unknown)[] = []
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close()
+})
+
+/** A proxy that has one resource, and what is sealed of it last. */
+async function serve(device: TestDevice, groups: readonly TestGroup[], newest: () => Uint8Array) {
+  const sealed = () => ({ code: Code.content, payload: newest(), contentFormat: ContentFormat.coseSign1, maxAge: 60 })
+  const path = `/d/${device.address}/s/temp`
+  const router = new Router().add({ pattern: path, observable: true, get: sealed }).add({
+    pattern: '/bc/:gid',
+    get: ({ params }) => {
+      const group = groups.find((g) => gname(g.gid) === params['gid'])
+      return group === undefined ? { code: Code.notFound } : { code: Code.content, payload: group.newest() }
+    },
+  })
+  const endpoint = new CoapEndpoint(await bindUdp({ host: '127.0.0.1' }), { router })
+  closers.push(() => endpoint.close())
+  const uri = `coap://127.0.0.1:${endpoint.address.port}`
+  return { uri, resource: uri + path, changed: () => endpoint.notify(path) }
+}
+
+/** The home of a client that has joined these groups. */
+async function homeOf(groups: readonly TestGroup[], clock: TestClock, uri: string): Promise<string> {
+  const path = mkdtempSync(join(tmpdir(), 'iotchain-watch-'))
+  closers.push(() => rmSync(path, { recursive: true, force: true }))
+  const home = new ClientHome(path)
+  home.writeConfig({ ...CHAIN, defaultKey: CLIENT } as never)
+  mkdirSync(home.keysFolder)
+  writeFileSync(home.keyFile(CLIENT), '{}')
+  const { state, close } = home.openState()
+  for (const group of groups) {
+    const { gid, device, bit, keyServer } = group
+    const response = group.join(CLIENT)
+    const membership = Membership.fromJoin({ gid, device: device.address, bit, client: CLIENT, clock }, response)
+    await state.saveMembership({
+      ...{ version: 1, client: CLIENT, device: device.address, bit, gid, ...CHAIN },
+      keyServer: { uri: KEY_SERVER, spki: new Uint8Array(32) },
+      ...{ kdcCred: keyServer.kdcCred, broadcasts: `${uri}/bc/${gname(gid)}`, policies: response.policies },
+      ...{ credentials: response.creds, member: membership.state(), joinedAt: clock.seconds },
+    })
+  }
+  await close()
+  return path
+}
+
+test('a watch that lost its access joins the group of what it watches again, not another of the device', async () => {
+  const clock = new TestClock(Math.floor(Date.now() / 1000) - 300)
+  const keyServer = new TestKeyServer(clock)
+  const device = new TestDevice(7)
+  const groups = [0, 1].map((bit) => keyServer.group(device, bit))
+  // of two memberships the state gives first the one whose group is named first
+  const [, watched] = groups.toSorted((a, b) => (gname(a.gid) < gname(b.gid) ? -1 : 1)) as [TestGroup, TestGroup]
+  let newest = new Uint8Array()
+  const proxy = await serve(device, groups, () => newest)
+  const home = await homeOf(groups, clock, proxy.uri)
+  newest = Uint8Array.from(watched.seal().signed)
+
+  let said = ''
+  const write = (text: string): boolean => {
+    said += text
+    return true
+  }
+  const pin = ['--key-server', KEY_SERVER, '--key-server-spki', '00'.repeat(32)]
+  const argv = ['node', 'iotchain', 'watch', proxy.resource, ...pin]
+  const running = runProgram(await createIotchain(argv), argv, {
+    streams: { stdout: { write }, stderr: { write } },
+    env: { IOTCHAIN_HOME: home },
+  })
+  await vi.waitFor(() => expect(said).toContain('watching'), 10_000)
+  watched.leave(CLIENT)
+  watched.advance(200)
+  newest = Uint8Array.from(watched.seal().signed)
+  await vi.waitFor(() => {
+    proxy.changed()
+    expect(said).toMatch(/joining group/)
+  }, 10_000)
+  expect(said).toContain(`joining group ${watched.bit} of ${device.address}`)
+  process.emit('SIGTERM')
+  await running
+})
