@@ -27,7 +27,7 @@ export interface UdpOptions {
 }
 
 export const RECV_BUFFER_OCTETS = 1024 * 1024
-/** After so long without a datagram from its server a connected socket looks whether the host still has its address. */
+/** After so long without an answer a connected socket looks whether one of its two ends has another address by now. */
 const QUIET_MS = 5000
 
 class UdpPeer implements Peer {
@@ -66,18 +66,23 @@ export class UdpTransport implements DatagramTransport {
   onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
   readonly #socket: Socket
   readonly #connected: Peer | undefined
-  readonly #follows: boolean
-  #lookedMs = performance.now()
+  /** As it was given: a name may come to mean another address. */
+  readonly #server: string | undefined
+  /** The server's address at present; its peer keeps the first, by which answers are matched. */
+  #at: string | undefined
+  /** Of the first datagram that is not answered, or the last look. */
+  #askedMs: number | undefined
   #multicast: MulticastReceiver | undefined
   #closed = false
   /** Datagrams with source port 0, which nobody can answer. */
   fromPortZero = 0
 
-  /** @param follows a connected socket takes another address when the host has the one no more that the system chose */
-  constructor(socket: Socket, connected?: Peer, follows = false) {
+  /** @param server name or address of `connected`: both ends of the socket may move; without it they stay */
+  constructor(socket: Socket, connected?: Peer, server?: string) {
     this.#socket = socket
     this.#connected = connected
-    this.#follows = follows
+    this.#server = server
+    this.#at = connected?.address
     socket.on('message', (datagram: Buffer, remote: RemoteInfo) => this.#receive(datagram, remote))
     // ICMP and the like: a datagram is lost, no reason to end the process
     socket.on('error', (error) => this.onunreachable?.(this.#connected, error))
@@ -100,7 +105,7 @@ export class UdpTransport implements DatagramTransport {
   send(datagram: Uint8Array, peer: Peer): void {
     if (this.#closed || peer.port === 0) return
     try {
-      if (this.#follows) this.#follow()
+      if (this.#server !== undefined) this.#follow(this.#server)
       if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
       else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
     } catch (error) {
@@ -131,26 +136,39 @@ export class UdpTransport implements DatagramTransport {
 
   /**
    * The system chooses the source address when a socket is connected and never again: on a host that moved to another
-   * network it sends nothing any more (IPv4), or in a name that no answer reaches (IPv6).
+   * network it sends nothing any more (IPv4), or in a name that no answer reaches (IPv6). The server may have moved too.
    */
-  #follow(): void {
-    const peer = this.#connected
+  #follow(server: string): void {
     const now = performance.now()
-    if (peer === undefined || now - this.#lookedMs < QUIET_MS) return
-    this.#lookedMs = now
-    if (!hasNot(this.#socket.address().address)) return
+    this.#askedMs ??= now
+    if (now - this.#askedMs < QUIET_MS) return
+    this.#askedMs = now
+    const at = this.#at as string
+    if (hasNot(this.#socket.address().address)) this.#connect(at)
+    if (isIP(server.split('%')[0] as string) !== 0) return
+    lookup(server, { family: isIPv6(at) ? 6 : 4 }).then(
+      ({ address }) => {
+        if (!this.#closed && address !== this.#at) this.#connect(address)
+      },
+      () => undefined,
+    )
+  }
+
+  #connect(address: string): void {
+    this.#at = address
     try {
       this.#socket.disconnect()
     } catch {
-      // there was no way to the server at the last look
+      // there was no way to the server the last time
     }
-    this.#socket.connect(peer.port, peer.address, (error?: Error | null) => {
-      if (error) this.onunreachable?.(peer, error)
+    const { port } = this.#connected as Peer
+    this.#socket.connect(port, address, (error?: Error | null) => {
+      if (error) this.onunreachable?.(this.#connected, error)
     })
   }
 
   #receive(datagram: Buffer, remote: RemoteInfo): void {
-    if (this.#follows) this.#lookedMs = performance.now()
+    this.#askedMs = undefined
     if (remote.port === 0) {
       this.fromPortZero++
       return
@@ -199,7 +217,7 @@ export async function connectUdp(
 ): Promise<UdpTransport> {
   const peer = await resolvePeer(host, port, false)
   const socket = newSocket(isIPv6(peer.address), options)
-  const transport = new UdpTransport(socket, peer, options.host === undefined)
+  const transport = new UdpTransport(socket, peer, options.host === undefined ? host : undefined)
   try {
     if (options.host !== undefined || options.port !== undefined) {
       await bind(socket, options.port ?? 0, options.host ?? (isIPv6(peer.address) ? '::' : '0.0.0.0'), options)
