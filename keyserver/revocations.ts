@@ -69,7 +69,7 @@ export class Revocations {
     await this.#running
   }
 
-  /** Carries out what `revoke` left. */
+  /** Carries out what `revoke` left. @throws why the first of those that wait does */
   async takeOrders(): Promise<void> {
     let files: string[]
     try {
@@ -77,12 +77,19 @@ export class Revocations {
     } catch {
       return
     }
+    let fault: unknown
     for (const file of files.filter((f) => f.endsWith('.order'))) {
-      const path = join(this.#o.folder, file)
-      const order = parseOrder(readFileIfExists(path)?.toString('utf8') ?? '')
-      if (order !== undefined) await this.#revoke(order)
-      rmSync(path, { force: true })
+      try {
+        const path = join(this.#o.folder, file)
+        const order = parseOrder(readFileIfExists(path)?.toString('utf8') ?? '')
+        if (order !== undefined) await this.#revoke(order)
+        rmSync(path, { force: true })
+      } catch (error) {
+        // one that cannot be read holds up no other
+        fault ??= error
+      }
     }
+    if (fault !== undefined) throw fault
   }
 
   async #revoke(order: RevocationOrder): Promise<void> {

@@ -90,6 +90,8 @@ export class ClientSession {
     if (account === undefined) {
       account = this.#openAccount(address)
       this.#accounts.set(address, account)
+      // a password that was mistyped is asked for again, when a long watch needs the key the next time
+      account.catch(() => this.#accounts.delete(address))
     }
     return account
   }

@@ -2,8 +2,11 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, expect, test, vi } from 'vitest'
+import { ClientSession } from '../../bin/commands/client-session.ts'
 import { createIotchain } from '../../bin/program.ts'
 import { runProgram } from '../../bin/terminal/command.ts'
+import { Output } from '../../bin/terminal/output.ts'
+import { createAccount } from '../../chain/wallet.ts'
 import { Membership } from '../../client/group.ts'
 import { ClientHome } from '../../client/home.ts'
 import { gname } from '../../protocol/groups/gid.ts'
@@ -96,4 +99,22 @@ test('a watch that lost its access joins the group of what it watches again, not
   expect(said).toContain(`joining group ${watched.bit} of ${device.address}`)
   process.emit('SIGTERM')
   await running
+})
+
+test('a key that could not be opened is tried again when it is needed the next time', async () => {
+  const home = new ClientHome(mkdtempSync(join(tmpdir(), 'iotchain-watch-')))
+  closers.push(() => rmSync(home.path, { recursive: true, force: true }))
+  home.writeConfig({ ...CHAIN } as never)
+  const account = createAccount()
+  home.writeKey(account.address, await account.encrypt('right', true))
+  const passwordFile = join(home.path, 'password')
+  const streams = { stdout: { write: () => true }, stderr: { write: () => true } }
+  const out = new Output({ json: true, streams })
+  const { signal } = new AbortController()
+  const session = new ClientSession({ out, home: home.path, passwordFile, signal }, {})
+  closers.push(() => session.close())
+  writeFileSync(passwordFile, 'wrong')
+  await expect(session.account()).rejects.toMatchObject({ code: 'wallet/wrong-password' })
+  writeFileSync(passwordFile, 'right')
+  expect((await session.account()).address).toBe(account.address)
 })

@@ -1,5 +1,5 @@
 import { createHash, X509Certificate } from 'node:crypto'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { suite } from '#crypto'
 import { orderRevocation } from '../../keyserver/revocations.ts'
@@ -328,5 +328,15 @@ test('revoked: off the line and out at the next session', async () => {
   expect(keys.receive(await newest(world, member))).toBe('not-for-me')
   expect((await member.tryJoin()).problem).toBe('keyserver/certificate')
   await world.restart()
+  expect((await member.tryJoin()).problem).toBe('keyserver/certificate')
+})
+
+test('an order that cannot be read holds up no other', async () => {
+  const member = await TestDevice.create(world)
+  await member.join()
+  mkdirSync(`${world.folder}/orders/device-0.order`, { recursive: true })
+  orderRevocation(`${world.folder}/orders`, { device: member.address })
+  await expect(world.server.revocations.takeOrders()).rejects.toMatchObject({ code: 'runtime/cannot-read' })
+  expect(readdirSync(`${world.folder}/orders`)).toEqual(['device-0.order'])
   expect((await member.tryJoin()).problem).toBe('keyserver/certificate')
 })
