@@ -34,12 +34,21 @@ export class Archive {
     let total = 0
     for (const { session, octets } of entries) if (session < oldestKept) total += octets
     const operations: StoreOperation[] = []
+    const dropped: Entry[] = []
     while (total > this.#maxOctets && entries[0] !== undefined && entries[0].session < oldestKept) {
-      const { session, octets } = entries.shift() as Entry
-      total -= octets
-      operations.push(del(Key.broadcast(name, session)))
+      const entry = entries.shift() as Entry
+      total -= entry.octets
+      dropped.push(entry)
+      operations.push(del(Key.broadcast(name, entry.session)))
     }
-    if (operations.length > 0) await this.#storage.store.batch(operations)
+    if (operations.length === 0) return
+    try {
+      await this.#storage.store.batch(operations)
+    } catch (error) {
+      // a disk that refuses now: they are dropped after the next broadcast
+      entries.unshift(...dropped)
+      throw error
+    }
   }
 
   async #read(name: string): Promise<Entry[]> {
