@@ -32,6 +32,8 @@ export interface BroadcastMirrorOptions {
   readonly maxGroups: number
   readonly archive: number
   readonly onChange: (gid: Gid) => void
+  /** Whether somebody waits for changes without asking, as readers of an event stream do. */
+  readonly isWatched: (gid: Gid) => boolean
 }
 
 interface Mirrored {
@@ -69,12 +71,10 @@ export class BroadcastMirror {
     const group = await this.#group(gid)
     if (group === undefined) return undefined
     if (group.observation === undefined) {
-      group.starting ??= this.#observe(group).finally(() => {
-        group.starting = undefined
-      })
+      const starting = this.#begin(group)
       // What is held is served at once; only a first question waits for the key server.
-      if (group.newest === undefined) await group.starting
-      else group.starting.catch(() => undefined)
+      if (group.newest === undefined) await starting
+      else starting.catch(() => undefined)
     }
     return group.newest
   }
@@ -99,11 +99,15 @@ export class BroadcastMirror {
     return broadcast
   }
 
-  /** Called now and then: lets go of what nobody asks for. */
+  /** Called now and then: lets go of what nobody asks for, and takes up again what ended meanwhile. */
   maintain(): void {
     const nowMs = this.#options.clock.monotonicMs()
     for (const [name, group] of this.#groups) {
-      if (nowMs - group.usedMs < IDLE_MS) continue
+      if (this.#options.isWatched(group.gid)) group.usedMs = nowMs
+      if (nowMs - group.usedMs < IDLE_MS) {
+        if (group.observation === undefined) this.#begin(group).catch(() => undefined)
+        continue
+      }
       group.observation?.close()
       this.#groups.delete(name)
     }
@@ -136,6 +140,13 @@ export class BroadcastMirror {
     }
     group.usedMs = clock.monotonicMs()
     return group
+  }
+
+  #begin(group: Mirrored): Promise<void> {
+    group.starting ??= this.#observe(group).finally(() => {
+      group.starting = undefined
+    })
+    return group.starting
   }
 
   async #observe(group: Mirrored): Promise<void> {

@@ -20,6 +20,11 @@ export class Changes {
     }
   }
 
+  /** True when somebody subscribed to this very path. */
+  has(path: string): boolean {
+    return this.#listeners.has(path)
+  }
+
   subscribeToAll(listener: ChangeListener): () => void {
     this.#everything.add(listener)
     return () => this.#everything.delete(listener)

@@ -65,6 +65,7 @@ export class ObjectProxy {
       maxGroups: config.broadcasts.groups,
       archive: config.broadcasts.archive,
       onChange: (gid) => this.changes.publish(`/bc/${gname(gid)}`),
+      isWatched: (gid) => this.changes.has(`/bc/${gname(gid)}`),
     })
     const admission = new Admission({
       archive,
