@@ -92,10 +92,12 @@ export class BroadcastWatcher {
   async #observe(uri: string): Promise<void> {
     const { group, client, forget, log } = this.#options
     const { origin, path } = split(uri)
+    let established = false
     const observation = (await client(origin)).observe(
       path,
       {
         onNotification: (response) => {
+          established = true
           if (response.ok) void this.#take(response.payload, origin)
         },
         onEnd: (error) => {
@@ -109,7 +111,8 @@ export class BroadcastWatcher {
             'the observation of broadcasts ended: it is begun again',
           )
           forget(origin)
-          this.#task.kick()
+          // One that was refused from the start is begun again in its time, or the server would be asked without a pause.
+          if (established) this.#task.kick()
         },
         onInterrupted: () => this.#task.nudge(),
       },
