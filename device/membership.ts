@@ -38,6 +38,8 @@ export class Membership {
   readonly #task: Task
   #rejoin = false
   #needsPersonal = false
+  /** A join made a new membership whose Sender ID is not in use yet, e.g. because the disk was full. */
+  #madeAnew = false
   #clockIsLate = false
   #rejoinedAtMs = Number.NEGATIVE_INFINITY
   /** Unix seconds at which the personal key of the next epoch is fetched; chosen at random once per epoch. */
@@ -137,13 +139,15 @@ export class Membership {
   async #join(): Promise<void> {
     const { group, keyServer, sequence, credentials, log, nowSeconds, onJoined } = this.#options
     const { response, created } = await keyServer.join(group.gid, group.bit)
+    this.#madeAnew ||= created
     await group.adopt(response)
     // A new membership comes with a Sender ID of its own; the key server may not know the one of before any more.
-    if (created && response.senderId !== undefined) sequence.setSid(group.gname, response.senderId)
+    if (this.#madeAnew && response.senderId !== undefined) sequence.setSid(group.gname, response.senderId)
     else if (sequence.group(group.gname) === undefined) {
       // Whatever was sealed under an older Sender ID is not known any more: a fresh one is needed.
       sequence.setSid(group.gname, await keyServer.newSenderId(group.gid))
     }
+    this.#madeAnew = false
     await credentials.add(response.kdcCred, response.creds, nowSeconds())
     this.#rejoin = false
     this.#needsPersonal = false

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { Membership, type MembershipOptions } from '../../device/membership.ts'
+import { IotchainError } from '../../protocol/errors.ts'
 import { silentLogger } from '../../runtime/log.ts'
 
 test('a host clock that jumped has the key server asked for the time, once', async () => {
@@ -70,4 +71,38 @@ test('a clock that shows what has passed already has the key server asked for th
   await expect.poll(() => taken).toEqual([keys])
   await membership.stop()
   expect(membership.lastError).toBeUndefined()
+})
+
+test('the Sender ID of a new membership is used, also when the disk was full at the join', async () => {
+  let joins = 0
+  let sid: Uint8Array = Uint8Array.of(1)
+  const options = {
+    group: { gname: '0011223344556677', bit: 1, joined: true, epochEnds: undefined, adopt: async () => {} },
+    keyServer: {
+      nodeKeys: async () => {
+        throw new IotchainError('device/not-joined', 'gone')
+      },
+      join: async () => ({ response: { senderId: Uint8Array.of(2), creds: [], num: 1 }, created: joins++ === 0 }),
+    },
+    sequence: {
+      group: () => ({ sid, session: 0 }),
+      setSid: (_: string, given: Uint8Array) => {
+        if (joins === 1) throw new IotchainError('runtime/disk-full', 'full')
+        sid = given
+      },
+    },
+    credentials: { renewAt: 2_000_000_000, add: async () => {}, covers: () => true },
+    log: silentLogger,
+    nowSeconds: () => 1_760_000_000,
+    hostClockIsRight: async () => true,
+    needsTime: () => false,
+    retry: { initial: 10, max: 100 },
+    onJoined: () => {},
+  } as unknown as MembershipOptions
+  const membership = new Membership(options)
+  membership.start()
+  membership.gap('unknown-epoch')
+  await expect.poll(() => sid, { timeout: 5000 }).toEqual(Uint8Array.of(2))
+  await membership.stop()
+  expect(joins).toBe(2)
 })
