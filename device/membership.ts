@@ -2,6 +2,7 @@
  * Keeps the device a member of its groups: joins, asks for a new Sender ID when the old ones are void, fetches the
  * next epoch's personal key and the next credential in time, and joins again when a broadcast leaves it out.
  */
+import { equalBytes } from '../protocol/bytes.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { refreshMoment } from '../protocol/groups/schedule.ts'
 import type { Logger } from '../runtime/log.ts'
@@ -32,6 +33,8 @@ export interface MembershipOptions {
 const LOOK_MS = 60_000
 /** Between two looks at a clock that is not right yet: nothing is sealed in between, and nobody is asked. */
 const CLOCK_MS = 5_000
+/** A credential that late does not come by itself. */
+const UNCOVERED = 5
 
 export class Membership {
   readonly #options: MembershipOptions
@@ -41,6 +44,8 @@ export class Membership {
   /** A join made a new membership whose Sender ID is not in use yet, e.g. because the disk was full. */
   #madeAnew = false
   #clockIsLate = false
+  /** Times in a row that the key server had no credential for the Sender ID. */
+  #uncovered = 0
   #rejoinedAtMs = Number.NEGATIVE_INFINITY
   /** Unix seconds at which the personal key of the next epoch is fetched; chosen at random once per epoch. */
   #refreshAt: number | undefined
@@ -114,12 +119,15 @@ export class Membership {
     if (sid !== undefined && (!credentials.covers(group.gname, sid) || renewAt === undefined || renewAt <= now)) {
       await this.fetchCredentials()
       if (!credentials.covers(group.gname, sid)) {
+        // It may know another Sender ID for this device: a join tells.
+        if (++this.#uncovered >= UNCOVERED) this.#rejoin = true
         throw new IotchainError(
           'device/no-credential',
           'the key server has no credential for this device’s Sender ID yet',
         )
       }
     }
+    this.#uncovered = 0
     await this.#refresh(now)
     const next = Math.min(credentials.renewAt ?? now + 60, this.#refreshAt ?? now + 3600) - now
     return Math.min(LOOK_MS, Math.max(1000, next * 1000))
@@ -141,10 +149,12 @@ export class Membership {
     const { response, created } = await keyServer.join(group.gid, group.bit)
     this.#madeAnew ||= created
     await group.adopt(response)
+    const own = sequence.group(group.gname)?.sid
+    const { senderId } = response
     // A new membership comes with a Sender ID of its own; the key server may not know the one of before any more.
-    if (this.#madeAnew && response.senderId !== undefined) sequence.setSid(group.gname, response.senderId)
-    else if (sequence.group(group.gname) === undefined) {
-      // Whatever was sealed under an older Sender ID is not known any more: a fresh one is needed.
+    if (this.#madeAnew && senderId !== undefined) sequence.setSid(group.gname, senderId)
+    else if (own === undefined || (senderId !== undefined && !equalBytes(own, senderId))) {
+      // What was sealed under an older one is not known any more, or the answer that brought a new one was lost.
       sequence.setSid(group.gname, await keyServer.newSenderId(group.gid))
     }
     this.#madeAnew = false

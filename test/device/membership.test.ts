@@ -106,3 +106,43 @@ test('the Sender ID of a new membership is used, also when the disk was full at 
   await membership.stop()
   expect(joins).toBe(2)
 })
+
+test('after a lost answer to a join, one whose Sender ID the key server does not know gets another', async () => {
+  let sid: Uint8Array = Uint8Array.of(1)
+  let joins = 0
+  let asked = 0
+  const options = {
+    group: {
+      gname: '0011223344556677',
+      bit: 1,
+      joined: true,
+      epochEnds: undefined,
+      adopt: async () => {},
+      kdcCred: sid,
+    },
+    keyServer: {
+      creds: async () => ({ creds: [] }),
+      join: async () => {
+        joins++
+        return { response: { senderId: Uint8Array.of(2), creds: [], num: 1 }, created: false }
+      },
+      newSenderId: async () => {
+        asked++
+        return Uint8Array.of(3)
+      },
+    },
+    sequence: { group: () => ({ sid, session: 0 }), setSid: (_: string, given: Uint8Array) => void (sid = given) },
+    credentials: { renewAt: 2_000_000_000, add: async () => {}, covers: () => sid[0] === 3 },
+    log: silentLogger,
+    nowSeconds: () => 1_760_000_000,
+    hostClockIsRight: async () => true,
+    needsTime: () => false,
+    retry: { initial: 5, max: 20 },
+    onJoined: () => {},
+  } as unknown as MembershipOptions
+  const membership = new Membership(options)
+  membership.start()
+  await expect.poll(() => membership.lastError === undefined && sid[0] === 3, { timeout: 5000 }).toBe(true)
+  await membership.stop()
+  expect([joins, asked]).toEqual([1, 1])
+})
