@@ -22,6 +22,8 @@ const RETRY_MS = 1000
 const STUCK_MS = 300_000
 /** Credentials are looked at so often, however long a session is. */
 const CREDENTIALS_MS = 60_000
+/** By so much the newest session may lie ahead of this host's clock, beyond the time that it is told ahead, seconds. */
+const AHEAD_SECONDS = 60
 /** Broadcasts made at once. */
 const WIDTH = 8
 
@@ -88,6 +90,7 @@ export class Sessions {
       await Promise.all(due.slice(at, at + WIDTH).map((group) => this.renew(group)))
     }
     await this.#lookAtCredentials()
+    this.#lookAtClock()
     this.#tickedMs = this.#o.clock.monotonicMs()
     return this.#sleepMs()
   }
@@ -103,6 +106,24 @@ export class Sessions {
         log.limited(`creds/${group.name}`, 'error', { group: group.name, err: error }, 'credentials were not renewed'),
       )
     }
+  }
+
+  /** Sessions are never taken back: where the clock was far ahead once, none begins until it is there again. */
+  #lookAtClock(): void {
+    const { roster, log } = this.#o
+    const now = this.#nowSeconds()
+    let behindSeconds = 0
+    for (const group of roster.groups.values()) {
+      const ahead = (group.newest?.nbf ?? 0) - group.policy.leadSeconds - now
+      if (ahead > AHEAD_SECONDS) behindSeconds = Math.max(behindSeconds, ahead)
+    }
+    if (behindSeconds === 0) return
+    log.limited(
+      'clock-behind',
+      'error',
+      { behindSeconds },
+      'this host’s clock is behind the newest session: no session begins, and nobody is put out, until it has caught up',
+    )
   }
 
   /** Throws when the loop has been stuck for minutes: the watchdog has to act. @throws `keyserver/stuck` */

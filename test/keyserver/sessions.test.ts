@@ -5,6 +5,7 @@ import { clientMemberId } from '../../protocol/groups/gid.ts'
 import { decodePersonalKey } from '../../protocol/groups/personal-key.ts'
 import { addressBytes } from '../../protocol/messages/address.ts'
 import { decodeNodeKeys, nodeName } from '../../protocol/messages/node.ts'
+import { createLogger } from '../../runtime/log.ts'
 import type { Store, StoreOperation } from '../../store/store.ts'
 import { call, createWorld, live, newest, plainPeer, TestClient, TestDevice, type World } from './harness.ts'
 
@@ -56,13 +57,19 @@ describe('time', () => {
   })
 
   test('a wall clock that is set back makes no session earlier than the last', async () => {
-    const { device } = await setUp()
+    const lines: Record<string, unknown>[] = []
+    const write = (line: string): void => void lines.push(JSON.parse(line))
+    const { device } = await setUp({ log: createLogger({ name: 'test', level: 'info', write }) })
     await device.join()
     await live(world, 60)
     const nbf = group(device)?.newest?.nbf as number
     world.clock.jump(-600)
     await live(world, 30)
     expect(group(device)?.newest?.nbf).toBe(nbf)
+    const said = lines.filter((line) => String(line['msg']).includes('clock is behind the newest session'))
+    expect(said).toHaveLength(1)
+    expect(said[0]).toMatchObject({ level: 'error', behindSeconds: expect.any(Number) })
+    expect(said[0]?.['behindSeconds']).toBeGreaterThan(500)
   })
 
   test('a group without members sleeps, and wakes for a joiner', async () => {
