@@ -58,7 +58,7 @@ export class MulticastReceiver {
     this.#parts = parts
     this.#options = options
     this.#v6 = isIPv6(parts.socket.address().address)
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS)
+    this.#timer = setInterval(() => void this.#look().catch(() => undefined), LOOK_MS)
     this.#timer.unref()
   }
 
@@ -86,8 +86,11 @@ export class MulticastReceiver {
     this.#deafen()
     if (this.#options === undefined || this.#looking || this.#closed) return
     this.#looking = true
-    await this.#follow(this.#options)
-    this.#looking = false
+    try {
+      await this.#follow(this.#options)
+    } finally {
+      this.#looking = false
+    }
   }
 
   /** Joins what is new, leaves what is gone. */
