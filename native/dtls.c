@@ -144,5 +144,10 @@ NAPI_MODULE_INIT() {
   add(env, exports, "session", session_of);
   add(env, exports, "standing", certificate_standing);
   add(env, exports, "exportKey", export_keying_material);
+#ifdef __linux__
+  add(env, exports, "socketAddress", socket_address);
+  add(env, exports, "bindUdp", bind_udp);
+  add(env, exports, "sendBatch", send_batch);
+#endif
   return exports;
 }

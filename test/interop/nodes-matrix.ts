@@ -1,8 +1,8 @@
 /** One built binding in every Node that it must serve: each loads it and shakes hands with the Node that runs this. */
 import { join } from 'node:path'
-import { bindingFile } from '../../transport/dtls/binding.ts'
 import { connect } from '../../transport/dtls/connect.ts'
 import type { ConnectOptions, DtlsAssociation } from '../../transport/dtls/types.ts'
+import { bindingFile } from '../../transport/native.ts'
 import { findNode, NODE_NAMES, type NodeName, type OtherNode } from '../peers/node-versions.ts'
 import { PeerProcess } from '../peers/process.ts'
 import { startServer } from '../transport/dtls/authority.ts'

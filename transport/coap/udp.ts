@@ -2,10 +2,12 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
+import { getSystemErrorName } from 'node:util'
 import { IotchainError } from '../../protocol/errors.ts'
 import { hasNot, interfaceWith } from './interfaces.ts'
 import { isLoopback } from './source-prefix.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
+import { type BatchBinding, batchBinding, SendBatch } from './udp-batch.ts'
 import { type MulticastOptions, MulticastReceiver } from './udp-multicast.ts'
 
 export type { MulticastOptions } from './udp-multicast.ts'
@@ -72,14 +74,29 @@ export class UdpTransport implements DatagramTransport {
   #at: string | undefined
   /** Of the first datagram that is not answered, or the last look. */
   #askedMs: number | undefined
+  readonly #batch: SendBatch<Peer> | undefined
   #multicast: MulticastReceiver | undefined
   #closed = false
   /** Datagrams with source port 0, which nobody can answer. */
   fromPortZero = 0
 
-  /** @param server name or address of `connected`: both ends of the socket may move; without it they stay */
-  constructor(socket: Socket, connected?: Peer, server?: string) {
+  /**
+   * @param server name or address of `connected`: both ends of the socket may move; without it they stay
+   * @param batches the socket's descriptor, where many datagrams can go at once
+   */
+  constructor(
+    socket: Socket,
+    connected?: Peer,
+    server?: string,
+    batches?: { readonly native: BatchBinding; readonly descriptor: number },
+  ) {
     this.#socket = socket
+    if (batches !== undefined) {
+      const v6 = isIPv6(socket.address().address)
+      this.#batch = new SendBatch(batches.native, batches.descriptor, v6, (datagram, peer) =>
+        this.#alone(datagram, peer),
+      )
+    }
     this.#connected = connected
     this.#server = server
     this.#at = connected?.address
@@ -106,10 +123,19 @@ export class UdpTransport implements DatagramTransport {
     if (this.#closed || peer.port === 0) return
     try {
       if (this.#server !== undefined) this.#follow(this.#server)
-      if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
+      if (this.#batch !== undefined) this.#batch.add(datagram, peer)
+      else if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
       else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
     } catch (error) {
       // an address that the system cannot use at all
+      this.onunreachable?.(peer, error as Error)
+    }
+  }
+
+  #alone(datagram: Uint8Array, peer: Peer): void {
+    try {
+      this.#socket.send(datagram, peer.port, peer.address)
+    } catch (error) {
       this.onunreachable?.(peer, error as Error)
     }
   }
@@ -129,6 +155,7 @@ export class UdpTransport implements DatagramTransport {
 
   async close(): Promise<void> {
     if (this.#closed) return
+    this.#batch?.flush()
     this.#closed = true
     await this.#multicast?.close()
     await new Promise<void>((resolve) => this.#socket.close(() => resolve()))
@@ -188,9 +215,12 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const everywhere = isWildcard(address)
   const multicast = multicastAt(address, options.multicast)
   const socket = newSocket(isIPv6(address), { ...options, multicast })
+  const native = address.includes('%') ? undefined : batchBinding()
+  let descriptor: number | undefined
   try {
     if (multicast !== undefined && port !== 0) await assertFree(port, address)
-    await bind(socket, port, address, options)
+    descriptor = native && boundDescriptor(native, port, address, { ...options, multicast })
+    await bind(socket, port, address, options, descriptor)
   } catch (error) {
     socket.close()
     // a host without IPv6
@@ -201,7 +231,8 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   }
   if (options.multicastInterface !== undefined) socket.setMulticastInterface(options.multicastInterface)
   if (options.multicastHops !== undefined) socket.setMulticastTTL(options.multicastHops)
-  const transport = new UdpTransport(socket)
+  const batches = native && descriptor !== undefined ? { native, descriptor } : undefined
+  const transport = new UdpTransport(socket, undefined, undefined, batches)
   if (multicast !== undefined || (everywhere && port !== 0)) await transport.join(multicast)
   return transport
 }
@@ -244,10 +275,19 @@ function newSocket(v6: boolean, options: UdpOptions): Socket {
   })
 }
 
-function bind(socket: Socket, port: number, address: string, options: UdpOptions): Promise<void> {
+/** A socket bound as `bind` would, but whose descriptor is known. @throws as `bind` */
+function boundDescriptor(native: BatchBinding, port: number, address: string, options: UdpOptions): number {
+  const share = options.multicast !== undefined
+  const descriptor = native.bindUdp(address, isIPv6(address), port, share, options.reusePort === true)
+  if (descriptor >= 0) return descriptor
+  const code = getSystemErrorName(descriptor)
+  throw Object.assign(new Error(`bind ${code} ${address}:${port}`), { code, address, port })
+}
+
+function bind(socket: Socket, port: number, address: string, options: UdpOptions, descriptor?: number): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.once('error', reject)
-    socket.bind({ port, address }, () => {
+    socket.bind(descriptor === undefined ? { port, address } : { fd: descriptor, exclusive: true }, () => {
       socket.off('error', reject)
       setRecvBufferSize(socket, options.recvBufferSize ?? RECV_BUFFER_OCTETS)
       resolve()

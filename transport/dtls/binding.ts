@@ -1,9 +1,6 @@
-/** The native binding: its interface, and how it is found. Loaded on first use, so that plain CoAP needs no compiler. */
-import { existsSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { IotchainError } from '../../protocol/errors.ts'
+/** The native half of DTLS: its interface. Loaded on first use, so that plain CoAP needs no compiler. */
+import type { IotchainError } from '../../protocol/errors.ts'
+import { loadNative } from '../native.ts'
 
 declare const contextBrand: unique symbol
 declare const associationBrand: unique symbol
@@ -87,7 +84,7 @@ let loaded: Binding | undefined
 
 /** @throws `dtls/not-built`, `dtls/unsupported` */
 export function binding(): Binding {
-  loaded ??= load()
+  loaded ??= loadNative() as Binding
   return loaded
 }
 
@@ -97,42 +94,5 @@ export function dtlsAvailable(): { available: true; openssl: string } | { availa
     return { available: true, openssl: binding().openssl }
   } catch (error) {
     return { available: false, error: error as IotchainError }
-  }
-}
-
-function load(): Binding {
-  const file = bindingFile()
-  if (file === undefined) {
-    throw new IotchainError('dtls/not-built', 'the DTLS binding is not built, so coaps:// is not available', {
-      hint: 'apt install gcc libc6-dev libssl-dev, then run: node tools/build-dtls.mjs',
-    })
-  }
-  try {
-    return createRequire(import.meta.url)(file) as Binding
-  } catch (cause) {
-    const message = (cause as Error).message.split('\n')[0] ?? ''
-    const known = (cause as NodeJS.ErrnoException).code === 'unsupported'
-    throw new IotchainError(
-      'dtls/unsupported',
-      known ? message : `this Node cannot load the DTLS binding: ${message}`,
-      {
-        cause,
-        hint: 'use Node 20, 22, 24 or 26 from nodejs.org or NodeSource; after a change of machine run: node tools/build-dtls.mjs --force',
-      },
-    )
-  }
-}
-
-/** $IOTCHAIN_DTLS_BINDING, else native/build/dtls.node in the nearest folder above this file (source or dist). */
-export function bindingFile(): string | undefined {
-  const given = process.env['IOTCHAIN_DTLS_BINDING']
-  if (given !== undefined && given !== '') return existsSync(given) ? given : undefined
-  let folder = dirname(fileURLToPath(import.meta.url))
-  for (;;) {
-    const file = join(folder, 'native', 'build', 'dtls.node')
-    if (existsSync(file)) return file
-    const above = dirname(folder)
-    if (above === folder) return undefined
-    folder = above
   }
 }

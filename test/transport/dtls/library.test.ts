@@ -3,9 +3,9 @@ import { createDiffieHellmanGroup, createHash, createPublicKey, generateKeyPairS
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
-import { bindingFile } from '../../../transport/dtls/binding.ts'
 import { connect } from '../../../transport/dtls/connect.ts'
 import type { ConnectOptions, DtlsAssociation, DtlsEndpoint } from '../../../transport/dtls/types.ts'
+import { bindingFile } from '../../../transport/native.ts'
 import { ask, createWorld, startServer, type World } from './authority.ts'
 import { Files, OPENSSL, SKIPPED } from './openssl.ts'
 
