@@ -131,7 +131,12 @@ test('after a lost answer to a join, one whose Sender ID the key server does not
         return Uint8Array.of(3)
       },
     },
-    sequence: { group: () => ({ sid, session: 0 }), setSid: (_: string, given: Uint8Array) => void (sid = given) },
+    sequence: {
+      group: () => ({ sid, session: 0 }),
+      setSid: (_: string, given: Uint8Array) => {
+        sid = given
+      },
+    },
     credentials: { renewAt: 2_000_000_000, add: async () => {}, covers: () => sid[0] === 3 },
     log: silentLogger,
     nowSeconds: () => 1_760_000_000,
