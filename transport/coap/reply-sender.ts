@@ -161,7 +161,7 @@ export class ReplySender {
     if (request.echo !== undefined || request.noResponse !== 0 || request.proxied || request.payload.length > 0) return
     if (request.ifNoneMatch || request.ifMatch.length > 0 || reply.onAcknowledged !== undefined) return
     const { ready, timers } = this.#parts
-    ready.keep(message.octets.toString('latin1', message.optionsStart, message.optionsEnd), {
+    ready.keep(Uint8Array.from(message.octets.subarray(message.optionsStart, message.optionsEnd)), {
       code: encoded.code,
       tail: encoded.tail,
       pathText: request.pathText,

@@ -77,7 +77,7 @@ export class RequestServer {
     const tokenLength = first & 15
     const start = 4 + tokenLength
     if (tokenLength > 8 || octets.length < start || octets.length - start > MAX_READY_KEY) return false
-    const reply = this.ready.find(octets.toString('latin1', start))
+    const reply = this.ready.find(octets, start)
     if (reply === undefined) return false
     const { guard, layer, stats, timers } = this.#parts
     if (reply.expiresMs <= timers.monotonicMs()) return false

@@ -69,7 +69,7 @@ export class SendBatch<To extends Destination> {
     const octets = this.#octets
     const at = this.#end
     octets[at] = address.length
-    octets.set(address, at + 1)
+    for (let i = 0; i < address.length; i++) octets[at + 1 + i] = address[i] as number
     // sin_port and sin6_port lie at the same place
     octets[at + 3] = to.port >>> 8
     octets[at + 4] = to.port
