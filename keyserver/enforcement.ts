@@ -137,14 +137,13 @@ export class Enforcement {
       client.record = record
     }
     const entry = verdicts.reading.decision.record
-    const newest = served.judgedAt <= head
-    if (newest) {
+    if (served.judgedAt <= head) {
       served.judgedAt = head
       served.registeredKey = this.#deviceStands(served, verdicts) ? verdicts.reading.decision.signingKey : undefined
-    }
-    if (newest && !sameEntry(served.record.entry, entry)) {
-      served.record = { ...served.record, entry }
-      operations.push(putRecord(Key.device(served.address), served.record))
+      if (!sameEntry(served.record.entry, entry)) {
+        served.record = { ...served.record, entry }
+        operations.push(putRecord(Key.device(served.address), served.record))
+      }
     }
     if (operations.length > 0) await this.#o.storage.commit(operations)
     return urgent

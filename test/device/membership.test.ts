@@ -3,18 +3,31 @@ import { Membership, type MembershipOptions } from '../../device/membership.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { silentLogger } from '../../runtime/log.ts'
 
+type Parts = Partial<Record<keyof MembershipOptions, unknown>>
+
+/** A membership of a device that has joined, with a right clock and nothing due; a test says what differs. */
+function membershipWith({ group, ...parts }: Parts): Membership {
+  return new Membership({
+    group: { gname: '0011223344556677', joined: true, epochEnds: undefined, ...(group as object) },
+    sequence: { group: () => undefined },
+    credentials: { renewAt: undefined },
+    log: silentLogger,
+    nowSeconds: () => 1_760_000_000,
+    hostClockIsRight: async () => true,
+    needsTime: () => false,
+    retry: { initial: 10, max: 100 },
+    onJoined: () => {},
+    ...parts,
+  } as unknown as MembershipOptions)
+}
+
 test('a host clock that jumped has the key server asked for the time, once', async () => {
   let off = true
   let asked = 0
   const keys = {}
   const taken: unknown[] = []
-  const options = {
-    group: {
-      gname: '0011223344556677',
-      joined: true,
-      epochEnds: undefined,
-      addPersonalKeys: async (given: unknown) => void taken.push(given),
-    },
+  const membership = membershipWith({
+    group: { addPersonalKeys: async (given: unknown) => void taken.push(given) },
     keyServer: {
       nodeKeys: async () => {
         asked++
@@ -22,16 +35,8 @@ test('a host clock that jumped has the key server asked for the time, once', asy
         return keys
       },
     },
-    sequence: { group: () => undefined },
-    credentials: { renewAt: undefined },
-    log: silentLogger,
-    nowSeconds: () => 1_760_000_000,
-    hostClockIsRight: async () => true,
     needsTime: () => off,
-    retry: { initial: 10, max: 100 },
-    onJoined: () => {},
-  } as unknown as MembershipOptions
-  const membership = new Membership(options)
+  })
   membership.start()
   await expect.poll(() => taken).toEqual([keys])
   membership.gap('unknown-epoch')
@@ -44,29 +49,16 @@ test('a clock that shows what has passed already has the key server asked for th
   let now: number | undefined
   const taken: unknown[] = []
   const keys = {}
-  const options = {
-    group: {
-      gname: '0011223344556677',
-      joined: true,
-      epochEnds: undefined,
-      addPersonalKeys: async (given: unknown) => void taken.push(given),
-    },
+  const membership = membershipWith({
+    group: { addPersonalKeys: async (given: unknown) => void taken.push(given) },
     keyServer: {
       nodeKeys: async () => {
         now = 1_760_000_000
         return keys
       },
     },
-    sequence: { group: () => undefined },
-    credentials: { renewAt: undefined },
-    log: silentLogger,
     nowSeconds: () => now,
-    hostClockIsRight: async () => true,
-    needsTime: () => false,
-    retry: { initial: 10, max: 100 },
-    onJoined: () => {},
-  } as unknown as MembershipOptions
-  const membership = new Membership(options)
+  })
   membership.start()
   await expect.poll(() => taken).toEqual([keys])
   await membership.stop()
@@ -76,8 +68,8 @@ test('a clock that shows what has passed already has the key server asked for th
 test('the Sender ID of a new membership is used, also when the disk was full at the join', async () => {
   let joins = 0
   let sid: Uint8Array = Uint8Array.of(1)
-  const options = {
-    group: { gname: '0011223344556677', bit: 1, joined: true, epochEnds: undefined, adopt: async () => {} },
+  const membership = membershipWith({
+    group: { bit: 1, adopt: async () => {} },
     keyServer: {
       nodeKeys: async () => {
         throw new IotchainError('device/not-joined', 'gone')
@@ -92,14 +84,7 @@ test('the Sender ID of a new membership is used, also when the disk was full at 
       },
     },
     credentials: { renewAt: 2_000_000_000, add: async () => {}, covers: () => true },
-    log: silentLogger,
-    nowSeconds: () => 1_760_000_000,
-    hostClockIsRight: async () => true,
-    needsTime: () => false,
-    retry: { initial: 10, max: 100 },
-    onJoined: () => {},
-  } as unknown as MembershipOptions
-  const membership = new Membership(options)
+  })
   membership.start()
   membership.gap('unknown-epoch')
   await expect.poll(() => sid, { timeout: 5000 }).toEqual(Uint8Array.of(2))
@@ -111,15 +96,8 @@ test('after a lost answer to a join, one whose Sender ID the key server does not
   let sid: Uint8Array = Uint8Array.of(1)
   let joins = 0
   let asked = 0
-  const options = {
-    group: {
-      gname: '0011223344556677',
-      bit: 1,
-      joined: true,
-      epochEnds: undefined,
-      adopt: async () => {},
-      kdcCred: sid,
-    },
+  const membership = membershipWith({
+    group: { bit: 1, adopt: async () => {}, kdcCred: sid },
     keyServer: {
       creds: async () => ({ creds: [] }),
       join: async () => {
@@ -138,14 +116,8 @@ test('after a lost answer to a join, one whose Sender ID the key server does not
       },
     },
     credentials: { renewAt: 2_000_000_000, add: async () => {}, covers: () => sid[0] === 3 },
-    log: silentLogger,
-    nowSeconds: () => 1_760_000_000,
-    hostClockIsRight: async () => true,
-    needsTime: () => false,
     retry: { initial: 5, max: 20 },
-    onJoined: () => {},
-  } as unknown as MembershipOptions
-  const membership = new Membership(options)
+  })
   membership.start()
   await expect.poll(() => membership.lastError === undefined && sid[0] === 3, { timeout: 5000 }).toBe(true)
   await membership.stop()

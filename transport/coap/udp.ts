@@ -124,7 +124,7 @@ export class UdpTransport implements DatagramTransport {
     try {
       if (this.#server !== undefined) this.#follow(this.#server)
       if (this.#batch !== undefined) this.#batch.add(datagram, peer)
-      else if (this.#connected === undefined) this.#socket.send(datagram, peer.port, peer.address)
+      else if (this.#connected === undefined) this.#alone(datagram, peer)
       else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
     } catch (error) {
       // an address that the system cannot use at all
