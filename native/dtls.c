@@ -1,5 +1,5 @@
 /* The module: what it exports, how arguments are read, and on which OpenSSL it agrees to run. */
-#include "dtls.h"
+#include "udp.h"
 #include <dlfcn.h>
 #include <openssl/err.h>
 #include <stdio.h>
@@ -145,9 +145,18 @@ NAPI_MODULE_INIT() {
   add(env, exports, "standing", certificate_standing);
   add(env, exports, "exportKey", export_keying_material);
 #ifdef __linux__
-  add(env, exports, "socketAddress", socket_address);
-  add(env, exports, "bindUdp", bind_udp);
-  add(env, exports, "sendBatch", send_batch);
+  if (can_poll()) {
+    add(env, exports, "socketAddress", socket_address);
+    add(env, exports, "addressText", address_text);
+    add(env, exports, "openUdp", open_udp);
+    add(env, exports, "udpAddress", udp_address);
+    add(env, exports, "udpRoom", udp_room);
+    add(env, exports, "udpAdmit", udp_admit);
+    add(env, exports, "readUdp", read_udp);
+    add(env, exports, "awaitRoom", await_room);
+    add(env, exports, "closeUdp", close_udp);
+    add(env, exports, "sendBatch", send_batch);
+  }
 #endif
   return exports;
 }

@@ -138,11 +138,4 @@ napi_value session_of(napi_env env, napi_callback_info info);
 napi_value certificate_standing(napi_env env, napi_callback_info info);
 napi_value export_keying_material(napi_env env, napi_callback_info info);
 
-/* udp.c: many datagrams in one call */
-#ifdef __linux__
-napi_value socket_address(napi_env env, napi_callback_info info);
-napi_value bind_udp(napi_env env, napi_callback_info info);
-napi_value send_batch(napi_env env, napi_callback_info info);
-#endif
-
 #endif

@@ -1,32 +1,38 @@
 /*
- * Datagrams by the handful, on Linux: Node makes an object, a call and a system call for each that it sends, and that is a
- * quarter of what a GET costs a server. Addresses are struct sockaddr as the system has them; TypeScript keeps them.
+ * A UDP socket for a server, on Linux. Node makes an object, a call and a system call for each datagram that it takes or
+ * sends, and that is most of what a GET costs a server. Here it is a handful of datagrams for each: `udp-batch.c`. Addresses
+ * are struct sockaddr as the system has them; TypeScript keeps them.
  */
+#include "udp.h"
 #ifdef __linux__
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include "dtls.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BATCH 64
-/* Before each datagram: length of the address 1, address up to 28, length of the datagram 2 (big-endian). */
-#define ADDRESS_MAX 28
-#define HEADER (1 + ADDRESS_MAX + 2)
+static const napi_type_tag UDP = {0x8d2f6a5b1c3e4970ULL, 0xa4b07c19e2d85f36ULL};
+#define TEXT_MAX (INET6_ADDRSTRLEN + IF_NAMESIZE + 1)
 
 static int get_text(napi_env env, napi_value value, char *text, size_t room) {
   size_t length = 0;
   return napi_get_value_string_utf8(env, value, text, room, &length) == napi_ok && length + 1 < room;
 }
 
+static napi_value number(napi_env env, int32_t value) {
+  napi_value result;
+  return napi_create_int32(env, value, &result) == napi_ok ? result : NULL;
+}
+
+/* `fe80::1%eth0`, `fe80::1%2`; an IPv4 address by way of a socket for both. 0 for what is no numeric address. */
 static socklen_t parse(const char *text, int v6, int port, struct sockaddr_storage *address) {
   struct sockaddr_in6 *six = (struct sockaddr_in6 *)address;
   struct sockaddr_in *four = (struct sockaddr_in *)address;
+  char bare[TEXT_MAX];
   memset(address, 0, sizeof *address);
   if (!v6) {
     four->sin_family = AF_INET;
@@ -35,18 +41,26 @@ static socklen_t parse(const char *text, int v6, int port, struct sockaddr_stora
   }
   six->sin6_family = AF_INET6;
   six->sin6_port = htons((uint16_t)port);
-  if (inet_pton(AF_INET6, text, &six->sin6_addr) == 1) return sizeof *six;
-  /* an IPv4 address by way of a socket for both */
+  const char *zone = strchr(text, '%');
+  snprintf(bare, sizeof bare, "%.*s", zone == NULL ? (int)strlen(text) : (int)(zone - text), text);
+  if (inet_pton(AF_INET6, bare, &six->sin6_addr) == 1) {
+    if (zone == NULL) return sizeof *six;
+    char *end;
+    unsigned long number = strtoul(zone + 1, &end, 10);
+    six->sin6_scope_id = if_nametoindex(zone + 1);
+    if (six->sin6_scope_id == 0 && end != zone + 1 && *end == 0 && number <= UINT32_MAX) six->sin6_scope_id = (uint32_t)number;
+    return six->sin6_scope_id == 0 ? 0 : sizeof *six;
+  }
   if (inet_pton(AF_INET, text, &six->sin6_addr.s6_addr[12]) != 1) return 0;
   six->sin6_addr.s6_addr[10] = six->sin6_addr.s6_addr[11] = 0xff;
   return sizeof *six;
 }
 
-/* socketAddress(text, v6) → Buffer with port 0, or undefined for what is no numeric address without a zone */
+/* socketAddress(text, v6) → Buffer with port 0, or undefined for what is no numeric address */
 napi_value socket_address(napi_env env, napi_callback_info info) {
   napi_value arguments[2], buffer = NULL;
   size_t count = 2;
-  char text[64];
+  char text[TEXT_MAX];
   bool v6 = false;
   struct sockaddr_storage address;
   if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || !get_text(env, arguments[0], text, sizeof text))
@@ -57,11 +71,50 @@ napi_value socket_address(napi_env env, napi_callback_info info) {
   return buffer;
 }
 
-/* bindUdp(address, v6, port, share, spread) → descriptor of a bound socket, or −errno. `share`: SO_REUSEADDR, `spread`: SO_REUSEPORT */
-napi_value bind_udp(napi_env env, napi_callback_info info) {
+/* addressText(octets of a struct sockaddr) → as Node writes it: with a zone where the address is of one link */
+napi_value address_text(napi_env env, napi_callback_info info) {
+  napi_value argument, text = NULL;
+  size_t count = 1, length;
+  const unsigned char *data;
+  struct sockaddr_storage address;
+  char name[TEXT_MAX], zone[IF_NAMESIZE];
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) != napi_ok || !get_octets(env, argument, &data, &length) ||
+      length > ADDRESS_MAX)
+    return NULL;
+  memset(&address, 0, sizeof address);
+  memcpy(&address, data, length);
+  const struct sockaddr_in6 *six = (struct sockaddr_in6 *)&address;
+  if (address.ss_family == AF_INET6 && length == sizeof *six) {
+    if (inet_ntop(AF_INET6, &six->sin6_addr, name, sizeof name) == NULL) return NULL;
+    if (six->sin6_scope_id != 0 && IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr)) {
+      size_t end = strlen(name);
+      if (if_indextoname(six->sin6_scope_id, zone) != NULL) snprintf(name + end, sizeof name - end, "%%%s", zone);
+      else snprintf(name + end, sizeof name - end, "%%%u", six->sin6_scope_id);
+    }
+  } else if (address.ss_family != AF_INET || length != sizeof(struct sockaddr_in) ||
+             inet_ntop(AF_INET, &((struct sockaddr_in *)&address)->sin_addr, name, sizeof name) == NULL) {
+    return NULL;
+  }
+  return napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &text) == napi_ok ? text : NULL;
+}
+
+/* The object of JavaScript is gone. It cannot go while the socket is read: the callback holds on to it. */
+static void finalize(napi_env env, void *data, void *hint) {
+  (void)env, (void)hint;
+  struct udp *udp = data;
+  if (udp->fd >= 0 && udp->poll == NULL) close(udp->fd);
+  release_udp(udp);
+}
+
+struct udp *udp_of(napi_env env, napi_value value) {
+  return unwrap(env, value, &UDP);
+}
+
+/* openUdp(address, v6, port, share, spread) → a bound socket, or −errno. `share`: SO_REUSEADDR, `spread`: SO_REUSEPORT */
+napi_value open_udp(napi_env env, napi_callback_info info) {
   napi_value arguments[5], result;
   size_t count = 5;
-  char text[64];
+  char text[TEXT_MAX];
   bool v6 = false, share = false, spread = false;
   int32_t port = 0;
   const int on = 1, off = 0;
@@ -73,53 +126,71 @@ napi_value bind_udp(napi_env env, napi_callback_info info) {
   napi_get_value_bool(env, arguments[3], &share);
   napi_get_value_bool(env, arguments[4], &spread);
   socklen_t length = parse(text, v6, port, &address);
-  int fd = length == 0 ? -1 : socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  int fault = length == 0 ? EINVAL : errno;
-  if (fd >= 0 && ((v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0) ||
-                  (share && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) ||
-                  (spread && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
-                  bind(fd, (struct sockaddr *)&address, length) != 0)) {
-    fault = errno;
-    close(fd);
-    fd = -1;
+  if (length == 0) return number(env, -EINVAL);
+  struct udp *udp = calloc(1, sizeof *udp);
+  if (udp == NULL) return number(env, -ENOMEM);
+  udp->users = 1;
+  udp->fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (udp->fd < 0 || (v6 && setsockopt(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0) ||
+      (share && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) ||
+      (spread && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
+      bind(udp->fd, (struct sockaddr *)&address, length) != 0) {
+    int fault = errno;
+    if (udp->fd >= 0) close(udp->fd);
+    free(udp);
+    return number(env, -fault);
   }
-  return napi_create_int32(env, fd < 0 ? -fault : fd, &result) == napi_ok ? result : NULL;
+  result = wrap(env, udp, &UDP, finalize);
+  if (result == NULL) {
+    close(udp->fd);
+    free(udp);
+  }
+  return result;
 }
 
-/*
- * sendBatch(descriptor, octets, from, count) → how many of the datagrams that begin at `from` were taken. The next one was
- * not: the socket is full, or it cannot be sent at all.
- */
-napi_value send_batch(napi_env env, napi_callback_info info) {
-  napi_value arguments[4], result;
-  size_t count = 4, length;
-  const unsigned char *data;
-  int32_t fd, at, datagrams;
-  struct iovec parts[BATCH];
-  struct mmsghdr messages[BATCH];
-  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok ||
-      napi_get_value_int32(env, arguments[0], &fd) != napi_ok || !get_octets(env, arguments[1], &data, &length) ||
-      napi_get_value_int32(env, arguments[2], &at) != napi_ok ||
-      napi_get_value_int32(env, arguments[3], &datagrams) != napi_ok)
+/* udpAddress(socket) → octets of its struct sockaddr; undefined once it is closed */
+napi_value udp_address(napi_env env, napi_callback_info info) {
+  napi_value argument, buffer = NULL;
+  size_t count = 1;
+  struct udp *udp;
+  struct sockaddr_storage address;
+  socklen_t length = sizeof address;
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) != napi_ok || (udp = udp_of(env, argument)) == NULL ||
+      getsockname(udp->fd, (struct sockaddr *)&address, &length) != 0)
     return NULL;
-  if (at < 0 || datagrams < 0 || datagrams > BATCH) return NULL;
-  memset(messages, 0, sizeof *messages * (size_t)datagrams);
-  for (int i = 0; i < datagrams; i++) {
-    if (length < HEADER || (size_t)at > length - HEADER) return NULL;
-    const unsigned char *item = data + at;
-    size_t octets = (size_t)item[HEADER - 2] << 8 | item[HEADER - 1];
-    if (item[0] > ADDRESS_MAX || octets > length - HEADER - (size_t)at) return NULL;
-    parts[i].iov_base = (void *)(item + HEADER);
-    parts[i].iov_len = octets;
-    messages[i].msg_hdr.msg_name = (void *)(item + 1);
-    messages[i].msg_hdr.msg_namelen = item[0];
-    messages[i].msg_hdr.msg_iov = &parts[i];
-    messages[i].msg_hdr.msg_iovlen = 1;
-    at += (int32_t)(HEADER + octets);
-  }
-  int sent;
-  do sent = sendmmsg(fd, messages, (unsigned)datagrams, MSG_DONTWAIT);
-  while (sent < 0 && errno == EINTR);
-  return napi_create_int32(env, sent < 0 ? 0 : sent, &result) == napi_ok ? result : NULL;
+  return napi_create_buffer_copy(env, length, &address, NULL, &buffer) == napi_ok ? buffer : NULL;
+}
+
+/* udpRoom(socket, octets) → 0 or −errno: how much may wait to be read */
+napi_value udp_room(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2;
+  struct udp *udp;
+  int32_t octets;
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
+      napi_get_value_int32(env, arguments[1], &octets) != napi_ok)
+    return NULL;
+  return number(env, setsockopt(udp->fd, SOL_SOCKET, SO_RCVBUF, &octets, sizeof octets) == 0 ? 0 : -errno);
+}
+
+/* udpAdmit(socket, group, source, interface) → 0 or −errno: a membership that admits what `source` sends, no more (RFC 3678) */
+napi_value udp_admit(napi_env env, napi_callback_info info) {
+  napi_value arguments[4];
+  size_t count = 4;
+  struct udp *udp;
+  char group[TEXT_MAX], source[TEXT_MAX], interface[IF_NAMESIZE + 1];
+  struct group_source_req request;
+  memset(&request, 0, sizeof request);
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
+      !get_text(env, arguments[1], group, sizeof group) || !get_text(env, arguments[2], source, sizeof source) ||
+      !get_text(env, arguments[3], interface, sizeof interface))
+    return NULL;
+  int v6 = strchr(group, ':') != NULL;
+  request.gsr_interface = if_nametoindex(interface);
+  if (request.gsr_interface == 0 || parse(group, v6, 0, &request.gsr_group) == 0 ||
+      parse(source, v6, 0, &request.gsr_source) == 0)
+    return number(env, -EINVAL);
+  int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  return number(env, setsockopt(udp->fd, level, MCAST_JOIN_SOURCE_GROUP, &request, sizeof request) == 0 ? 0 : -errno);
 }
 #endif

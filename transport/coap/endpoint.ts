@@ -193,7 +193,7 @@ export class CoapEndpoint {
     this.stats.datagramsReceived++
     this.stats.octetsReceived += octets.length
     if (octets.length >= 4 && !multicast && this.#server?.answerReady(octets, peer) === true) return
-    const message = decodeMessage(octets)
+    const message = decodeMessage(this.#transport.lends === true ? copyOf(octets) : octets)
     if (isMalformed(message)) {
       this.#drop(message.malformed, peer)
       if (message.reject !== undefined && !multicast) this.#reject(message.reject, peer)
@@ -283,6 +283,11 @@ export class CoapEndpoint {
     this.stats.dropped[reason]++
     if (this.#onEvent !== undefined) this.#onEvent({ kind: 'dropped', reason, peer: `${peer.address}:${peer.port}` })
   }
+}
+
+/** With memory of its own: a view of what is kept would keep all that it was allocated with. */
+function copyOf(octets: Uint8Array): Buffer {
+  return asBuffer(Uint8Array.prototype.slice.call(octets))
 }
 
 /** What listens to events is not allowed to break what it listens to. */

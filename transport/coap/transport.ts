@@ -27,7 +27,7 @@ export interface Peer {
 export interface DatagramTransport {
   /**
    * Set by the endpoint. `multicast` is true for a datagram that was sent to a group. The engine may keep views of
-   * `datagram`: a transport hands over octets that it does not touch again.
+   * `datagram`: a transport hands over octets that it does not touch again, or says that it `lends` them.
    */
   onmessage: ((datagram: Uint8Array, peer: Peer, multicast?: boolean) => void) | undefined
   /** The association ended: the engine forgets everything about the peer. */
@@ -38,4 +38,6 @@ export interface DatagramTransport {
   send(datagram: Uint8Array, peer: Peer): void
   close(): Promise<void>
   readonly address: { readonly address: string; readonly port: number }
+  /** What `onmessage` gets is good for the time of the call: the engine copies what it goes on with. */
+  readonly lends?: boolean | undefined
 }

@@ -1,71 +1,73 @@
 /**
- * Sends the datagrams of one turn of the event loop in one system call (Linux: `sendmmsg`). Node's own `send` costs a
- * server a quarter of what it needs for a GET.
+ * Sends the datagrams of one turn of the event loop in one system call (Linux: `sendmmsg`), in order; those that the
+ * socket has no room for wait, up to a bound.
  */
-import { loadNative } from '../native.ts'
+import { constants } from 'node:os'
+import { IotchainError } from '../../protocol/errors.ts'
 
-/** What the native module offers for this, on Linux. */
-export interface BatchBinding {
-  /** A `struct sockaddr` with port 0; undefined for what is no numeric address without a zone. */
-  socketAddress(address: string, v6: boolean): Buffer | undefined
-  /** The descriptor of a bound socket, or −errno. */
-  bindUdp(address: string, v6: boolean, port: number, share: boolean, spread: boolean): number
-  /** How many of `count` datagrams that begin at `from` were taken. */
-  sendBatch(descriptor: number, octets: Uint8Array, from: number, count: number): number
+export interface BatchParts {
+  /** How many of `count` datagrams that begin at `from` were taken; −errno if the first was not. */
+  readonly send: (octets: Uint8Array, from: number, count: number) => number
+  /** `resume` is to be called when the socket has room again. */
+  readonly awaitRoom: () => void
+  /** A `struct sockaddr` with port 0; undefined for what is no numeric address. */
+  readonly socketAddress: (address: string) => Uint8Array | undefined
+  /** One datagram was refused, and lost. */
+  readonly onfailure: (errno: number) => void
 }
-
-/** undefined where the native module is not built or the system is another: datagrams go one by one. */
-export function batchBinding(): BatchBinding | undefined {
-  try {
-    const native = loadNative() as Partial<BatchBinding>
-    return native.sendBatch === undefined ? undefined : (native as BatchBinding)
-  } catch {
-    return undefined
-  }
-}
-
-const MOST = 64
-const ROOM = 64 * 1024
-const ADDRESS_OCTETS = 28
-const HEADER = 1 + ADDRESS_OCTETS + 2
-/** Addresses kept in the system's form. */
-const ADDRESSES = 4096
 
 interface Destination {
   readonly address: string
   readonly port: number
+  /** Its `struct sockaddr`, port included, where it is known. */
+  readonly system?: Uint8Array | undefined
 }
 
-export class SendBatch<To extends Destination> {
-  readonly #native: BatchBinding
-  readonly #descriptor: number
-  readonly #v6: boolean
-  readonly #alone: (datagram: Uint8Array, to: To) => void
-  readonly #octets = Buffer.alloc(ROOM)
-  readonly #from = new Int32Array(MOST)
-  readonly #to: To[] = []
-  readonly #addresses = new Map<string, Buffer>()
-  readonly #flush = (): void => this.flush()
-  #end = 0
+/** A datagram in the batch: length of the address 1, address, length of the datagram 2, its octets. As in native/udp.h. */
+export const ADDRESS_OCTETS = 28
+export const HEADER = 1 + ADDRESS_OCTETS + 2
+const FULL = -constants.errno.EAGAIN
+const MOST = 64
+const LONGEST = 0xffff
+const ROOM = HEADER + LONGEST
+/** Addresses kept in the system's form. */
+const ADDRESSES = 4096
+/** What waits for room; more is lost, as datagrams are. */
+const WAITING = 4096
+const WAITING_OCTETS = 1024 * 1024
 
-  /** @param alone sends one that cannot go with the others: of another kind, or that the socket did not take */
-  constructor(native: BatchBinding, descriptor: number, v6: boolean, alone: (datagram: Uint8Array, to: To) => void) {
-    this.#native = native
-    this.#descriptor = descriptor
-    this.#v6 = v6
-    this.#alone = alone
+export class SendBatch {
+  /** While true nothing leaves by itself: whoever set it calls `flush`. */
+  gathering = false
+  readonly #parts: BatchParts
+  readonly #octets = Buffer.allocUnsafeSlow(ROOM)
+  /** Where each begins. */
+  readonly #from = new Int32Array(MOST)
+  readonly #addresses = new Map<string, Uint8Array>()
+  readonly #leave = (): void => {
+    this.#leaving = false
+    this.flush()
+  }
+  #leaving = false
+  #count = 0
+  #end = 0
+  /** In the form of the batch, each by itself. */
+  #waiting: Uint8Array[] = []
+  #waitingOctets = 0
+
+  constructor(parts: BatchParts) {
+    this.#parts = parts
   }
 
-  /** The datagram is copied; it leaves before the event loop waits again. */
-  add(datagram: Uint8Array, to: To): void {
+  /**
+   * The datagram is copied; it leaves before the event loop waits again.
+   * @throws `coap/bad-address` for what no datagram can be sent to, `coap/too-large`
+   */
+  add(datagram: Uint8Array, to: Destination): void {
     const { length } = datagram
-    const address = this.#addressOf(to.address)
-    if (address === undefined || length > ROOM - HEADER) {
-      this.flush() // what came before leaves before
-      this.#alone(datagram, to)
-      return
-    }
-    if (this.#to.length === MOST || this.#end + HEADER + length > ROOM) this.flush()
+    if (length > LONGEST) throw new IotchainError('coap/too-large', `a datagram of ${length} octets cannot be sent`)
+    const address = to.system ?? this.#addressOf(to)
+    if (this.#count === MOST || this.#end + HEADER + length > ROOM) this.flush()
     const octets = this.#octets
     const at = this.#end
     octets[at] = address.length
@@ -77,38 +79,74 @@ export class SendBatch<To extends Destination> {
     octets[at + HEADER - 1] = length
     octets.set(datagram, at + HEADER)
     this.#end = at + HEADER + length
-    this.#from[this.#to.length] = at
-    if (this.#to.push(to) === 1) setImmediate(this.#flush)
+    this.#from[this.#count++] = at
+    if (this.gathering || this.#leaving) return
+    this.#leaving = true
+    setImmediate(this.#leave)
   }
 
   flush(): void {
-    const to = this.#to
-    const count = to.length
+    const count = this.#count
     if (count === 0) return
-    const left: (readonly [Uint8Array, To])[] = []
-    for (let next = 0; next < count; next++) {
-      next += this.#native.sendBatch(this.#descriptor, this.#octets, this.#from[next] as number, count - next)
-      if (next < count) left.push([this.#copy(next), to[next] as To])
+    const failures: number[] = []
+    let next = 0
+    while (next < count && this.#waiting.length === 0) {
+      const taken = this.#parts.send(this.#octets, this.#from[next] as number, count - next)
+      if (taken > 0) {
+        next += taken
+      } else if (taken === FULL) {
+        this.#parts.awaitRoom()
+        break
+      } else {
+        failures.push(taken)
+        next++
+      }
     }
-    to.length = 0
+    for (; next < count; next++) this.#wait(next)
+    this.#count = 0
     this.#end = 0
     // whoever hears of a failure may send again
-    for (const [datagram, one] of left) this.#alone(datagram, one)
+    for (const errno of failures) this.#parts.onfailure(errno)
   }
 
-  #copy(index: number): Uint8Array {
-    const at = this.#from[index] as number
-    const start = at + HEADER
-    return Buffer.from(this.#octets.subarray(start, start + this.#octets.readUInt16BE(start - 2)))
+  /** The socket has room again. */
+  resume(): void {
+    this.flush() // to the end of those that wait
+    const waiting = this.#waiting
+    const failures: number[] = []
+    let next = 0
+    for (; next < waiting.length; next++) {
+      const taken = this.#parts.send(waiting[next] as Uint8Array, 0, 1)
+      if (taken === FULL) {
+        this.#parts.awaitRoom()
+        break
+      }
+      if (taken < 0) failures.push(taken)
+    }
+    this.#waiting = waiting.slice(next)
+    this.#waitingOctets = this.#waiting.reduce((sum, { length }) => sum + length, 0)
+    for (const errno of failures) this.#parts.onfailure(errno)
   }
 
-  #addressOf(text: string): Buffer | undefined {
-    const held = this.#addresses.get(text)
-    if (held !== undefined) return held
-    const address = this.#native.socketAddress(text, this.#v6)
-    if (address === undefined) return undefined
-    if (this.#addresses.size >= ADDRESSES) this.#addresses.clear()
-    this.#addresses.set(text, address)
-    return address
+  #wait(index: number): void {
+    const start = this.#from[index] as number
+    const end = start + HEADER + this.#octets.readUInt16BE(start + HEADER - 2)
+    if (this.#waiting.length >= WAITING || this.#waitingOctets + end - start > WAITING_OCTETS) return
+    this.#waitingOctets += end - start
+    this.#waiting.push(Uint8Array.prototype.slice.call(this.#octets, start, end))
+  }
+
+  #addressOf({ address, port }: Destination): Uint8Array {
+    const held = this.#addresses.get(address)
+    const system = held ?? this.#parts.socketAddress(address)
+    if (system === undefined || !(port >= 0 && port <= 0xffff)) {
+      throw new IotchainError('coap/bad-address', `no datagram can be sent to ${address}, port ${port}`)
+    }
+    // the number of a zone's interface may change
+    if (held === undefined && !address.includes('%')) {
+      if (this.#addresses.size >= ADDRESSES) this.#addresses.clear()
+      this.#addresses.set(address, system)
+    }
+    return system
   }
 }

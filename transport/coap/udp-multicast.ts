@@ -8,6 +8,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
 import { type InterfaceChoice, interfacesOf, type NetworkInterface } from './interfaces.ts'
+import type { BoundSocket } from './udp-socket.ts'
 import { COAP_PORT } from './uri.ts'
 
 /** All CoAP nodes (RFC 7252 §12.8). */
@@ -32,7 +33,7 @@ export interface MulticastOptions {
 
 export interface MulticastParts {
   /** The server's own socket, bound. */
-  readonly socket: Socket
+  readonly socket: Pick<BoundSocket, 'address' | 'admit'>
   readonly onmessage: (datagram: Buffer, remote: RemoteInfo) => void
 }
 
@@ -57,7 +58,7 @@ export class MulticastReceiver {
   private constructor(parts: MulticastParts, options: MulticastOptions | undefined) {
     this.#parts = parts
     this.#options = options
-    this.#v6 = isIPv6(parts.socket.address().address)
+    this.#v6 = isIPv6(parts.socket.address.address)
     this.#timer = setInterval(() => void this.#look().catch(() => undefined), LOOK_MS)
     this.#timer.unref()
   }
@@ -179,15 +180,14 @@ export class MulticastReceiver {
    */
   #deafen(): void {
     const { socket } = this.#parts
-    for (const { name, ipv4 } of interfacesOf('all')) {
-      const memberships = this.#v6
-        ? DEAF_TO_V6.map((group) => ({ group, source: '::1', on: `::%${name}` }))
-        : DEAF_TO_V4.map((group) => ({ group, source: '127.0.0.1', on: ipv4 }))
-      for (const { group, source, on } of memberships) {
-        const once = this.#v6 ? group : `${group}%${name}`
-        if (this.#deaf.has(once) || on === undefined) continue
+    const groups = this.#v6 ? DEAF_TO_V6 : DEAF_TO_V4
+    const source = this.#v6 ? '::1' : '127.0.0.1'
+    for (const on of interfacesOf('all')) {
+      for (const group of groups) {
+        const once = this.#v6 ? group : `${group}%${on.name}`
+        if (this.#deaf.has(once) || (!this.#v6 && on.ipv4 === undefined)) continue
         try {
-          socket.addSourceSpecificMembership(source, group, on)
+          socket.admit(group, source, on)
           this.#deaf.add(once)
         } catch {
           // this interface has no such family, or the socket is closed: another look follows

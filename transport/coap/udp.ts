@@ -1,15 +1,16 @@
-/** CoAP over UDP (RFC 7252 §10 leaves the socket to us). */
-import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { lookup } from 'node:dns/promises'
-import { isIP, isIPv6 } from 'node:net'
-import { getSystemErrorName } from 'node:util'
+/** CoAP over UDP (RFC 7252 §10 leaves the socket to us): a server's socket, or a client's that talks to many. */
+import type { RemoteInfo } from 'node:dgram'
+import { isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
-import { hasNot, interfaceWith } from './interfaces.ts'
+import { interfaceWith } from './interfaces.ts'
 import { isLoopback } from './source-prefix.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
-import { type BatchBinding, batchBinding, SendBatch } from './udp-batch.ts'
 import { type MulticastOptions, MulticastReceiver } from './udp-multicast.ts'
+import { bindNative, udpBinding } from './udp-native.ts'
+import { isNumeric, resolveHost, resolvePeer, UdpPeer } from './udp-peer.ts'
+import { type BoundSocket, bindSocket, NodeSocket, newSocket, type SocketOptions } from './udp-socket.ts'
 
+export { ConnectedUdp, type ConnectOptions, connectUdp } from './udp-connected.ts'
 export type { MulticastOptions } from './udp-multicast.ts'
 
 export interface UdpOptions {
@@ -28,86 +29,31 @@ export interface UdpOptions {
   readonly reusePort?: boolean | undefined
 }
 
-export const RECV_BUFFER_OCTETS = 1024 * 1024
-/** After so long without an answer a connected socket looks whether one of its two ends has another address by now. */
-const QUIET_MS = 5000
-
-class UdpPeer implements Peer {
-  readonly address: string
-  readonly port: number
-  readonly secure = undefined
-  #key: string | undefined
-
-  constructor(address: string, port: number) {
-    this.address = address
-    this.port = port
-  }
-
-  // most datagrams are answered without anybody asking for the key
-  get key(): string {
-    this.#key ??= `${this.address}|${this.port}`
-    return this.#key
-  }
-}
-
-/**
- * Every address here is numeric: the resolver and its turn of the event loop per datagram are not needed. The socket
- * knows its family and does not look at the one given.
- */
-function numericLookup(
-  address: string,
-  _options: unknown,
-  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void {
-  callback(null, address, 0)
-}
-
 export class UdpTransport implements DatagramTransport {
   onmessage: DatagramTransport['onmessage']
-  onpeergone?: ((peer: Peer) => void) | undefined
   onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
-  readonly #socket: Socket
-  readonly #connected: Peer | undefined
-  /** As it was given: a name may come to mean another address. */
-  readonly #server: string | undefined
-  /** The server's address at present; its peer keeps the first, by which answers are matched. */
-  #at: string | undefined
-  /** Of the first datagram that is not answered, or the last look. */
-  #askedMs: number | undefined
-  readonly #batch: SendBatch<Peer> | undefined
+  readonly lends: boolean
+  readonly #socket: BoundSocket
   #multicast: MulticastReceiver | undefined
   #closed = false
   /** Datagrams with source port 0, which nobody can answer. */
   fromPortZero = 0
 
-  /**
-   * @param server name or address of `connected`: both ends of the socket may move; without it they stay
-   * @param batches the socket's descriptor, where many datagrams can go at once
-   */
-  constructor(
-    socket: Socket,
-    connected?: Peer,
-    server?: string,
-    batches?: { readonly native: BatchBinding; readonly descriptor: number },
-  ) {
+  constructor(socket: BoundSocket) {
     this.#socket = socket
-    if (batches !== undefined) {
-      const v6 = isIPv6(socket.address().address)
-      this.#batch = new SendBatch(batches.native, batches.descriptor, v6, (datagram, peer) =>
-        this.#alone(datagram, peer),
-      )
-    }
-    this.#connected = connected
-    this.#server = server
-    this.#at = connected?.address
-    socket.on('message', (datagram: Buffer, remote: RemoteInfo) => this.#receive(datagram, remote))
-    // ICMP and the like: a datagram is lost, no reason to end the process
-    socket.on('error', (error) => this.onunreachable?.(this.#connected, error))
+    this.lends = socket.lends
+    socket.start({
+      onmessage: (datagram, peer) => {
+        if (this.#closed) return
+        if (peer.port === 0) this.fromPortZero++
+        else this.onmessage?.(datagram, peer, false)
+      },
+      onfailure: (peer, error) => this.onunreachable?.(peer, error),
+    })
   }
 
   get address(): { readonly address: string; readonly port: number } {
-    const { address, port } = this.#socket.address()
-    return { address, port }
+    return this.#socket.address
   }
 
   /**
@@ -115,27 +61,15 @@ export class UdpTransport implements DatagramTransport {
    * @throws `coap/unknown-host`
    */
   async peer(host: string, port: number): Promise<Peer> {
-    if (this.#connected !== undefined) return this.#connected
-    return resolvePeer(host, port, isIPv6(this.#socket.address().address))
+    return resolvePeer(host, port, isIPv6(this.address.address))
   }
 
   send(datagram: Uint8Array, peer: Peer): void {
     if (this.#closed || peer.port === 0) return
     try {
-      if (this.#server !== undefined) this.#follow(this.#server)
-      if (this.#batch !== undefined) this.#batch.add(datagram, peer)
-      else if (this.#connected === undefined) this.#alone(datagram, peer)
-      else this.#socket.send(datagram, (error) => error && this.onunreachable?.(peer, error))
+      this.#socket.send(datagram, peer)
     } catch (error) {
       // an address that the system cannot use at all
-      this.onunreachable?.(peer, error as Error)
-    }
-  }
-
-  #alone(datagram: Uint8Array, peer: Peer): void {
-    try {
-      this.#socket.send(datagram, peer.port, peer.address)
-    } catch (error) {
       this.onunreachable?.(peer, error as Error)
     }
   }
@@ -155,52 +89,9 @@ export class UdpTransport implements DatagramTransport {
 
   async close(): Promise<void> {
     if (this.#closed) return
-    this.#batch?.flush()
     this.#closed = true
     await this.#multicast?.close()
-    await new Promise<void>((resolve) => this.#socket.close(() => resolve()))
-  }
-
-  /**
-   * The system chooses the source address when a socket is connected and never again: on a host that moved to another
-   * network it sends nothing any more (IPv4), or in a name that no answer reaches (IPv6). The server may have moved too.
-   */
-  #follow(server: string): void {
-    const now = performance.now()
-    this.#askedMs ??= now
-    if (now - this.#askedMs < QUIET_MS) return
-    this.#askedMs = now
-    const at = this.#at as string
-    if (hasNot(this.#socket.address().address)) this.#connect(at)
-    if (isIP(server.split('%')[0] as string) !== 0) return
-    lookup(server, { family: isIPv6(at) ? 6 : 4 }).then(
-      ({ address }) => {
-        if (!this.#closed && address !== this.#at) this.#connect(address)
-      },
-      () => undefined,
-    )
-  }
-
-  #connect(address: string): void {
-    this.#at = address
-    try {
-      this.#socket.disconnect()
-    } catch {
-      // there was no way to the server the last time
-    }
-    const { port } = this.#connected as Peer
-    this.#socket.connect(port, address, (error?: Error | null) => {
-      if (error) this.onunreachable?.(this.#connected, error)
-    })
-  }
-
-  #receive(datagram: Buffer, remote: RemoteInfo): void {
-    this.#askedMs = undefined
-    if (remote.port === 0) {
-      this.fromPortZero++
-      return
-    }
-    this.onmessage?.(datagram, this.#connected ?? new UdpPeer(remote.address, remote.port), false)
+    await this.#socket.close()
   }
 }
 
@@ -211,88 +102,41 @@ export class UdpTransport implements DatagramTransport {
 export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const host = options.host ?? '::'
   const port = options.port ?? 0
-  const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
-  const everywhere = isWildcard(address)
+  const address = isNumeric(host) ? host : await resolveHost(host)
   const multicast = multicastAt(address, options.multicast)
-  const socket = newSocket(isIPv6(address), { ...options, multicast })
-  const native = address.includes('%') ? undefined : batchBinding()
-  let descriptor: number | undefined
+  let socket: BoundSocket
   try {
     if (multicast !== undefined && port !== 0) await assertFree(port, address)
-    descriptor = native && boundDescriptor(native, port, address, { ...options, multicast })
-    await bind(socket, port, address, options, descriptor)
+    socket = await openSocket(port, address, { ...options, multicast })
   } catch (error) {
-    socket.close()
     // a host without IPv6
     if (options.host === undefined && (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT') {
       return bindUdp({ ...options, host: '0.0.0.0' })
     }
     throw bindError(error as NodeJS.ErrnoException, host, port)
   }
-  if (options.multicastInterface !== undefined) socket.setMulticastInterface(options.multicastInterface)
-  if (options.multicastHops !== undefined) socket.setMulticastTTL(options.multicastHops)
-  const batches = native && descriptor !== undefined ? { native, descriptor } : undefined
-  const transport = new UdpTransport(socket, undefined, undefined, batches)
-  if (multicast !== undefined || (everywhere && port !== 0)) await transport.join(multicast)
+  const transport = new UdpTransport(socket)
+  if (multicast !== undefined || (isWildcard(address) && port !== 0)) await transport.join(multicast)
   return transport
 }
 
-/**
- * A socket for one server: only its datagrams arrive, and the system tells when nothing listens there.
- * @throws `coap/unknown-host`, `coap/bad-address`
- */
-export async function connectUdp(
-  host: string,
-  port: number,
-  options: Omit<UdpOptions, 'multicast'> = {},
-): Promise<UdpTransport> {
-  const peer = await resolvePeer(host, port, false)
-  const socket = newSocket(isIPv6(peer.address), options)
-  const transport = new UdpTransport(socket, peer, options.host === undefined ? host : undefined)
+/** @throws the system's error, as `ErrnoException` */
+async function openSocket(port: number, address: string, options: UdpOptions): Promise<BoundSocket> {
+  const { multicastInterface, multicastHops, recvBufferSize, reusePort } = options
+  const wanted: SocketOptions = { share: options.multicast !== undefined, reusePort, recvBufferSize }
+  const toGroups = multicastInterface !== undefined || multicastHops !== undefined
+  const native = toGroups ? undefined : udpBinding()
+  if (native !== undefined) return bindNative(native, port, address, wanted)
+  const socket = newSocket(isIPv6(address), wanted)
   try {
-    if (options.host !== undefined || options.port !== undefined) {
-      await bind(socket, options.port ?? 0, options.host ?? (isIPv6(peer.address) ? '::' : '0.0.0.0'), options)
-    }
-    await new Promise<void>((resolve, reject) => {
-      socket.connect(port, peer.address, (error?: Error | null) => (error ? reject(error) : resolve()))
-    })
+    await bindSocket(socket, port, address, wanted)
+    if (multicastInterface !== undefined) socket.setMulticastInterface(multicastInterface)
+    if (multicastHops !== undefined) socket.setMulticastTTL(multicastHops)
   } catch (error) {
-    await transport.close()
-    throw new IotchainError('coap/unreachable', `there is no way to ${host} from here`, {
-      hint: 'check the address and the network',
-      cause: error,
-    })
+    socket.close()
+    throw error
   }
-  return transport
-}
-
-function newSocket(v6: boolean, options: UdpOptions): Socket {
-  return createSocket({
-    type: v6 ? 'udp6' : 'udp4',
-    lookup: numericLookup,
-    reuseAddr: options.multicast !== undefined,
-    ...(options.reusePort === true ? { reusePort: true } : {}),
-  })
-}
-
-/** A socket bound as `bind` would, but whose descriptor is known. @throws as `bind` */
-function boundDescriptor(native: BatchBinding, port: number, address: string, options: UdpOptions): number {
-  const share = options.multicast !== undefined
-  const descriptor = native.bindUdp(address, isIPv6(address), port, share, options.reusePort === true)
-  if (descriptor >= 0) return descriptor
-  const code = getSystemErrorName(descriptor)
-  throw Object.assign(new Error(`bind ${code} ${address}:${port}`), { code, address, port })
-}
-
-function bind(socket: Socket, port: number, address: string, options: UdpOptions, descriptor?: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    socket.once('error', reject)
-    socket.bind(descriptor === undefined ? { port, address } : { fd: descriptor, exclusive: true }, () => {
-      socket.off('error', reject)
-      setRecvBufferSize(socket, options.recvBufferSize ?? RECV_BUFFER_OCTETS)
-      resolve()
-    })
-  })
+  return new NodeSocket(socket)
 }
 
 function isWildcard(address: string): boolean {
@@ -314,39 +158,15 @@ function multicastAt(address: string, wanted: MulticastOptions | undefined): Mul
  * and whoever listens to a group only is not in its way. @throws EADDRINUSE
  */
 async function assertFree(port: number, address: string): Promise<void> {
-  const probe = createSocket({ type: isIPv6(address) ? 'udp6' : 'udp4' })
+  const probe = newSocket(isIPv6(address))
   const at = address === '::' ? '::1' : address === '0.0.0.0' ? '127.0.0.1' : address
   try {
-    await bind(probe, port, at, { recvBufferSize: 4096 })
+    await bindSocket(probe, port, at, { recvBufferSize: 4096 })
   } catch (error) {
     // no loopback of this family tells nothing
     if ((error as NodeJS.ErrnoException).code !== 'EADDRNOTAVAIL') throw error
   } finally {
     probe.close()
-  }
-}
-
-function setRecvBufferSize(socket: Socket, octets: number): void {
-  try {
-    socket.setRecvBufferSize(octets)
-  } catch {
-    // the system grants less: bursts are lost earlier, CoAP repeats them
-  }
-}
-
-async function resolvePeer(host: string, port: number, v6Socket: boolean): Promise<Peer> {
-  const address = isIP(host.split('%')[0] as string) === 0 ? await resolveHost(host) : host
-  return new UdpPeer(v6Socket && !isIPv6(address) ? `::ffff:${address}` : address, port)
-}
-
-async function resolveHost(host: string): Promise<string> {
-  try {
-    return (await lookup(host)).address
-  } catch (cause) {
-    throw new IotchainError('coap/unknown-host', `the host ${host} is not known`, {
-      hint: 'check the name and the network',
-      cause,
-    })
   }
 }
 

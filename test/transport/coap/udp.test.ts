@@ -1,5 +1,5 @@
 import { createSocket } from 'node:dgram'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { utf8 } from '../../../protocol/bytes.ts'
 import { CoapClient } from '../../../transport/coap/client.ts'
 import { Code } from '../../../transport/coap/codes.ts'
@@ -31,7 +31,15 @@ async function dial(port: number, host: string): Promise<CoapClient> {
   return client
 }
 
-describe('CoAP over UDP', () => {
+describe.each([
+  ['the native module, where it is built', undefined],
+  ["Node's dgram", '/no/such/binding'],
+])('CoAP over UDP by %s', (_name, binding) => {
+  beforeEach(() => {
+    if (binding !== undefined) vi.stubEnv('IOTCHAIN_DTLS_BINDING', binding)
+  })
+  afterEach(() => void vi.unstubAllEnvs())
+
   test.each([
     ['127.0.0.1', '127.0.0.1'],
     ['::1', '::1'],

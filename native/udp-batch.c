@@ -1,0 +1,234 @@
+/* Datagrams by the handful: one system call and one call of JavaScript for all that wait, one system call for all answers. */
+#include "udp.h"
+#ifdef __linux__
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ * What is used of libuv, in Node's own words: its headers are not everywhere where Node-API's are, and its ABI is the same
+ * for all of libuv 1. `can_poll` looks whether this one is.
+ */
+typedef void (*poll_callback)(struct uv_poll_s *poll, int status, int events);
+enum { READABLE = 1, WRITABLE = 2, POLL_HANDLE = 8 };
+extern unsigned uv_version(void);
+extern const char *uv_handle_type_name(int type);
+extern size_t uv_handle_size(int type);
+extern void *uv_handle_get_data(const struct uv_poll_s *handle);
+extern void uv_handle_set_data(struct uv_poll_s *handle, void *data);
+extern int uv_poll_init(struct uv_loop_s *loop, struct uv_poll_s *poll, int fd);
+extern int uv_poll_start(struct uv_poll_s *poll, int events, poll_callback callback);
+extern void uv_close(struct uv_poll_s *handle, void (*closed)(struct uv_poll_s *));
+
+int can_poll(void) {
+  const char *name = uv_version() >> 16 == 1 ? uv_handle_type_name(POLL_HANDLE) : NULL;
+  return name != NULL && strcmp(name, "poll") == 0;
+}
+
+/* Of one system call; JavaScript's `space` has room for so many of the longest that there are. */
+#define READ_AT_ONCE 16
+#define LONGEST 65536
+#define STRIDE (HEADER + LONGEST)
+/* Then others have their turn. */
+#define READS_A_TURN 4
+
+void release_udp(struct udp *udp) {
+  if (--udp->users == 0) free(udp);
+}
+
+/* Calls callback(count, octets). */
+static void tell(struct udp *udp, int count, size_t octets) {
+  napi_env env = udp->env;
+  napi_handle_scope scope;
+  napi_value arguments[2], function, global, error;
+  if (udp->fd < 0 || napi_open_handle_scope(env, &scope) != napi_ok) return;
+  if (napi_get_reference_value(env, udp->callback, &function) == napi_ok && napi_get_global(env, &global) == napi_ok &&
+      napi_create_int32(env, count, &arguments[0]) == napi_ok &&
+      napi_create_uint32(env, (uint32_t)octets, &arguments[1]) == napi_ok &&
+      napi_make_callback(env, udp->context, global, function, 2, arguments, NULL) == napi_pending_exception &&
+      napi_get_and_clear_last_exception(env, &error) == napi_ok)
+    napi_fatal_exception(env, error);
+  napi_close_handle_scope(env, scope);
+}
+
+/* What was read is moved together: each as in `send_batch`. Returns how many octets that makes. */
+static size_t gather(unsigned char *octets, const struct mmsghdr *messages, int count) {
+  size_t end = 0;
+  for (int i = 0; i < count; i++) {
+    const struct msghdr *one = &messages[i].msg_hdr;
+    size_t length = messages[i].msg_len, known = one->msg_namelen > ADDRESS_MAX ? ADDRESS_MAX : one->msg_namelen;
+    unsigned char *to = octets + end;
+    memmove(to + HEADER, one->msg_iov->iov_base, length);
+    memset(to, 0, 1 + ADDRESS_MAX);
+    to[0] = (unsigned char)known;
+    memcpy(to + 1, one->msg_name, known);
+    to[HEADER - 2] = (unsigned char)(length >> 8);
+    to[HEADER - 1] = (unsigned char)length;
+    end += HEADER + length;
+  }
+  return end;
+}
+
+static void read_all(struct udp *udp) {
+  struct sockaddr_storage from[READ_AT_ONCE];
+  struct iovec parts[READ_AT_ONCE];
+  struct mmsghdr messages[READ_AT_ONCE];
+  for (int turn = 0; turn < READS_A_TURN && udp->fd >= 0; turn++) {
+    memset(messages, 0, sizeof messages);
+    for (int i = 0; i < READ_AT_ONCE; i++) {
+      parts[i].iov_base = udp->octets + (size_t)i * STRIDE + HEADER;
+      parts[i].iov_len = LONGEST - 1;
+      messages[i].msg_hdr.msg_name = &from[i];
+      messages[i].msg_hdr.msg_namelen = sizeof from[i];
+      messages[i].msg_hdr.msg_iov = &parts[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    int count = recvmmsg(udp->fd, messages, READ_AT_ONCE, MSG_DONTWAIT, NULL);
+    if (count > 0) tell(udp, count, gather(udp->octets, messages, count));
+    else if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) tell(udp, -errno, 0);
+    if (count < READ_AT_ONCE) return;
+  }
+}
+
+static void on_ready(struct uv_poll_s *poll, int status, int events) {
+  struct udp *udp = uv_handle_get_data(poll);
+  if (status < 0) {
+    /* libuv has stopped; reading the error of the socket clears it */
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(udp->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    uv_poll_start(poll, READABLE, on_ready);
+    tell(udp, error != 0 ? -error : status, 0);
+    return;
+  }
+  if (events & WRITABLE) {
+    uv_poll_start(poll, READABLE, on_ready);
+    tell(udp, 0, 0);
+  }
+  if (events & READABLE) read_all(udp);
+}
+
+static void on_closed(struct uv_poll_s *poll) {
+  struct udp *udp = uv_handle_get_data(poll);
+  napi_async_cleanup_hook_handle cleanup = udp->cleanup;
+  free(poll);
+  napi_delete_reference(udp->env, udp->callback);
+  napi_delete_reference(udp->env, udp->space);
+  napi_async_destroy(udp->env, udp->context);
+  release_udp(udp);
+  /* the last: it may end the environment */
+  if (cleanup != NULL) napi_remove_async_cleanup_hook(cleanup);
+}
+
+static void shut_udp(struct udp *udp) {
+  if (udp->fd < 0) return;
+  if (udp->poll != NULL) uv_close(udp->poll, on_closed);
+  close(udp->fd);
+  udp->fd = -1;
+}
+
+/* The environment ends: a worker, or the process. */
+static void on_cleanup(napi_async_cleanup_hook_handle handle, void *data) {
+  (void)handle;
+  shut_udp(data);
+}
+
+/*
+ * readUdp(socket, space, callback) → 0 or −errno. From now on the loop of events stays for the socket, and
+ * callback(count, octets) is called: count > 0 datagrams lie in the first `octets` of `space`; 0: there is room again for
+ * what is to be sent; < 0: −errno, and the socket goes on.
+ */
+napi_value read_udp(napi_env env, napi_callback_info info) {
+  napi_value arguments[3], name, result;
+  size_t count = 3, room;
+  const unsigned char *space;
+  struct udp *udp;
+  struct uv_loop_s *loop;
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
+      !get_octets(env, arguments[1], &space, &room) || room < READ_AT_ONCE * STRIDE || udp->poll != NULL || udp->fd < 0 ||
+      napi_get_uv_event_loop(env, &loop) != napi_ok)
+    return NULL;
+  struct uv_poll_s *poll = calloc(1, uv_handle_size(POLL_HANDLE));
+  if (poll == NULL) return NULL;
+  int fault = uv_poll_init(loop, poll, udp->fd);
+  if (fault != 0) {
+    free(poll);
+    return napi_create_int32(env, fault, &result) == napi_ok ? result : NULL;
+  }
+  uv_handle_set_data(poll, udp);
+  udp->poll = poll;
+  udp->env = env;
+  udp->octets = (unsigned char *)space;
+  udp->users++;
+  if (napi_create_reference(env, arguments[2], 1, &udp->callback) != napi_ok ||
+      napi_create_reference(env, arguments[1], 1, &udp->space) != napi_ok ||
+      napi_create_string_utf8(env, "iotchain:udp", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_async_init(env, NULL, name, &udp->context) != napi_ok ||
+      napi_add_async_cleanup_hook(env, on_cleanup, udp, &udp->cleanup) != napi_ok)
+    fault = -ENOMEM;
+  else
+    fault = uv_poll_start(poll, READABLE, on_ready);
+  if (fault != 0) shut_udp(udp);
+  return napi_create_int32(env, fault, &result) == napi_ok ? result : NULL;
+}
+
+/* awaitRoom(socket): callback(0, 0) as soon as the socket takes datagrams again */
+napi_value await_room(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  struct udp *udp;
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) == napi_ok && (udp = udp_of(env, argument)) != NULL &&
+      udp->fd >= 0 && udp->poll != NULL)
+    uv_poll_start(udp->poll, READABLE | WRITABLE, on_ready);
+  return NULL;
+}
+
+/* closeUdp(socket): nothing is called after it */
+napi_value close_udp(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  struct udp *udp;
+  if (napi_get_cb_info(env, info, &count, &argument, NULL, NULL) == napi_ok && (udp = udp_of(env, argument)) != NULL)
+    shut_udp(udp);
+  return NULL;
+}
+
+/*
+ * sendBatch(socket, octets, from, count) → how many of the datagrams that begin at `from` were taken; −errno if the first
+ * was not: −EAGAIN when the socket is full.
+ */
+napi_value send_batch(napi_env env, napi_callback_info info) {
+  napi_value arguments[4], result;
+  size_t count = 4, length;
+  const unsigned char *data;
+  int32_t at, datagrams;
+  struct udp *udp;
+  struct iovec parts[BATCH];
+  struct mmsghdr messages[BATCH];
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
+      !get_octets(env, arguments[1], &data, &length) || napi_get_value_int32(env, arguments[2], &at) != napi_ok ||
+      napi_get_value_int32(env, arguments[3], &datagrams) != napi_ok)
+    return NULL;
+  if (at < 0 || datagrams < 0 || datagrams > BATCH) return NULL;
+  memset(messages, 0, sizeof *messages * (size_t)datagrams);
+  for (int i = 0; i < datagrams; i++) {
+    if (length < HEADER || (size_t)at > length - HEADER) return NULL;
+    const unsigned char *item = data + at;
+    size_t octets = (size_t)item[HEADER - 2] << 8 | item[HEADER - 1];
+    if (item[0] > ADDRESS_MAX || octets > length - HEADER - (size_t)at) return NULL;
+    parts[i].iov_base = (void *)(item + HEADER);
+    parts[i].iov_len = octets;
+    messages[i].msg_hdr.msg_name = (void *)(item + 1);
+    messages[i].msg_hdr.msg_namelen = item[0];
+    messages[i].msg_hdr.msg_iov = &parts[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+    at += (int32_t)(HEADER + octets);
+  }
+  int sent;
+  do sent = sendmmsg(udp->fd, messages, (unsigned)datagrams, MSG_DONTWAIT);
+  while (sent < 0 && errno == EINTR);
+  return napi_create_int32(env, sent < 0 ? -errno : sent, &result) == napi_ok ? result : NULL;
+}
+#endif

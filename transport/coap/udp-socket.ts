@@ -1,0 +1,112 @@
+/**
+ * A bound UDP socket as `UdpTransport` needs it, by way of Node's dgram. On Linux a server has one of its own
+ * (`udp-native.ts`), which takes and sends many datagrams at once.
+ */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { isIPv6 } from 'node:net'
+import type { NetworkInterface } from './interfaces.ts'
+import type { Peer } from './transport.ts'
+import { UdpPeer } from './udp-peer.ts'
+
+export interface SocketCallbacks {
+  /** `datagram` is lent for the time of the call where the socket says so. */
+  readonly onmessage: (datagram: Uint8Array, peer: Peer) => void
+  /** The network refused a datagram. `peer` is undefined where it does not say whose, or may think better of it. */
+  readonly onfailure: (peer: Peer | undefined, error: Error) => void
+}
+
+export interface BoundSocket {
+  readonly address: { readonly address: string; readonly port: number }
+  readonly lends: boolean
+  /** Begins to read. */
+  start(callbacks: SocketCallbacks): void
+  /** @throws for an address or port that the system cannot use */
+  send(datagram: Uint8Array, peer: Peer): void
+  /** A membership that admits one source. @throws the system's error */
+  admit(group: string, source: string, on: NetworkInterface): void
+  close(): Promise<void>
+}
+
+export interface SocketOptions {
+  /** Others may share the port. */
+  readonly share?: boolean | undefined
+  readonly reusePort?: boolean | undefined
+  readonly recvBufferSize?: number | undefined
+}
+
+/** Bursts of some hundred clients are not lost. */
+export const RECV_BUFFER_OCTETS = 1024 * 1024
+
+/**
+ * Every address here is numeric: the resolver and its turn of the event loop per datagram are not needed. The socket
+ * knows its family and does not look at the one given.
+ */
+function numericLookup(
+  address: string,
+  _options: unknown,
+  callback: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
+): void {
+  callback(null, address, 0)
+}
+
+export function newSocket(v6: boolean, options: SocketOptions = {}): Socket {
+  return createSocket({
+    type: v6 ? 'udp6' : 'udp4',
+    lookup: numericLookup,
+    reuseAddr: options.share === true,
+    ...(options.reusePort === true ? { reusePort: true } : {}),
+  })
+}
+
+/** @throws the system's error, as `ErrnoException` */
+export function bindSocket(socket: Socket, port: number, address: string, options: SocketOptions = {}): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.once('error', reject)
+    socket.bind({ port, address }, () => {
+      socket.off('error', reject)
+      try {
+        socket.setRecvBufferSize(options.recvBufferSize ?? RECV_BUFFER_OCTETS)
+      } catch {
+        // the system grants less: bursts are lost earlier, CoAP repeats them
+      }
+      resolve()
+    })
+  })
+}
+
+export class NodeSocket implements BoundSocket {
+  readonly lends = false
+  readonly #socket: Socket
+  readonly #v6: boolean
+
+  /** @param socket bound */
+  constructor(socket: Socket) {
+    this.#socket = socket
+    this.#v6 = isIPv6(socket.address().address)
+  }
+
+  get address(): { readonly address: string; readonly port: number } {
+    const { address, port } = this.#socket.address()
+    return { address, port }
+  }
+
+  start({ onmessage, onfailure }: SocketCallbacks): void {
+    this.#socket.on('message', (datagram: Buffer, { address, port }: RemoteInfo) =>
+      onmessage(datagram, new UdpPeer(address, port)),
+    )
+    // ICMP and the like: a datagram is lost, no reason to end the process
+    this.#socket.on('error', (error) => onfailure(undefined, error))
+  }
+
+  send(datagram: Uint8Array, peer: Peer): void {
+    this.#socket.send(datagram, peer.port, peer.address)
+  }
+
+  admit(group: string, source: string, on: NetworkInterface): void {
+    this.#socket.addSourceSpecificMembership(source, group, this.#v6 ? `::%${on.name}` : on.ipv4)
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve) => this.#socket.close(() => resolve()))
+  }
+}
