@@ -151,7 +151,6 @@ NAPI_MODULE_INIT() {
     add(env, exports, "openUdp", open_udp);
     add(env, exports, "udpAddress", udp_address);
     add(env, exports, "udpRoom", udp_room);
-    add(env, exports, "udpAdmit", udp_admit);
     add(env, exports, "readUdp", read_udp);
     add(env, exports, "awaitRoom", await_room);
     add(env, exports, "closeUdp", close_udp);

@@ -2,6 +2,7 @@
 #include "udp.h"
 #ifdef __linux__
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -53,28 +54,69 @@ static void tell(struct udp *udp, int count, size_t octets) {
   napi_close_handle_scope(env, scope);
 }
 
-/* What was read is moved together: each as in `send_batch`. Returns how many octets that makes. */
-static size_t gather(unsigned char *octets, const struct mmsghdr *messages, int count) {
-  size_t end = 0;
+union control {
+  struct cmsghdr header;
+  unsigned char octets[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+/*
+ * Where a datagram arrived, in the form in which an answer is sent from there; nothing on a socket of one address. The
+ * interface is left to the routes, but for an address of one link. Returns −1 for what was sent to a group or to everybody.
+ */
+static int own_address(unsigned char *own, struct msghdr *message) {
+  for (struct cmsghdr *one = CMSG_FIRSTHDR(message); one != NULL; one = CMSG_NXTHDR(message, one)) {
+    if (one->cmsg_level == IPPROTO_IPV6 && one->cmsg_type == IPV6_PKTINFO) {
+      struct in6_pktinfo info;
+      memcpy(&info, CMSG_DATA(one), sizeof info);
+      const unsigned char *octets = info.ipi6_addr.s6_addr;
+      if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr)) return -1;
+      if (IN6_IS_ADDR_V4MAPPED(&info.ipi6_addr) && octets[12] >= 224) return -1;
+      if (!IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)) info.ipi6_ifindex = 0;
+      memcpy(own, &info, sizeof info);
+      return sizeof info;
+    }
+    if (one->cmsg_level == IPPROTO_IP && one->cmsg_type == IP_PKTINFO) {
+      struct in_pktinfo info;
+      memcpy(&info, CMSG_DATA(one), sizeof info);
+      if (info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr) return -1;
+      info.ipi_ifindex = 0;
+      memcpy(own, &info, sizeof info);
+      return sizeof info;
+    }
+  }
+  return 0;
+}
+
+/* What was read is moved together. Returns how many datagrams that makes, and in `end` how many octets. */
+static int gather(unsigned char *octets, struct mmsghdr *messages, int count, size_t *end) {
+  int taken = 0;
+  *end = 0;
   for (int i = 0; i < count; i++) {
-    const struct msghdr *one = &messages[i].msg_hdr;
+    struct msghdr *one = &messages[i].msg_hdr;
     size_t length = messages[i].msg_len, known = one->msg_namelen > ADDRESS_MAX ? ADDRESS_MAX : one->msg_namelen;
-    unsigned char *to = octets + end;
+    unsigned char *to = octets + *end, own[OWN_MAX];
+    int own_length = own_address(own, one);
+    if (own_length < 0) continue;
     memmove(to + HEADER, one->msg_iov->iov_base, length);
-    memset(to, 0, 1 + ADDRESS_MAX);
+    memset(to, 0, LENGTH_AT);
     to[0] = (unsigned char)known;
     memcpy(to + 1, one->msg_name, known);
-    to[HEADER - 2] = (unsigned char)(length >> 8);
-    to[HEADER - 1] = (unsigned char)length;
-    end += HEADER + length;
+    to[OWN_AT] = (unsigned char)own_length;
+    memcpy(to + OWN_AT + 1, own, (size_t)own_length);
+    to[LENGTH_AT] = (unsigned char)(length >> 8);
+    to[LENGTH_AT + 1] = (unsigned char)length;
+    *end += HEADER + length;
+    taken++;
   }
-  return end;
+  return taken;
 }
 
 static void read_all(struct udp *udp) {
   struct sockaddr_storage from[READ_AT_ONCE];
   struct iovec parts[READ_AT_ONCE];
   struct mmsghdr messages[READ_AT_ONCE];
+  union control controls[READ_AT_ONCE];
+  size_t octets;
   for (int turn = 0; turn < READS_A_TURN && udp->fd >= 0; turn++) {
     memset(messages, 0, sizeof messages);
     for (int i = 0; i < READ_AT_ONCE; i++) {
@@ -84,9 +126,12 @@ static void read_all(struct udp *udp) {
       messages[i].msg_hdr.msg_namelen = sizeof from[i];
       messages[i].msg_hdr.msg_iov = &parts[i];
       messages[i].msg_hdr.msg_iovlen = 1;
+      messages[i].msg_hdr.msg_control = &controls[i];
+      messages[i].msg_hdr.msg_controllen = sizeof controls[i];
     }
     int count = recvmmsg(udp->fd, messages, READ_AT_ONCE, MSG_DONTWAIT, NULL);
-    if (count > 0) tell(udp, count, gather(udp->octets, messages, count));
+    int taken = count > 0 ? gather(udp->octets, messages, count, &octets) : 0;
+    if (taken > 0) tell(udp, taken, octets);
     else if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) tell(udp, -errno, 0);
     if (count < READ_AT_ONCE) return;
   }
@@ -195,6 +240,21 @@ napi_value close_udp(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* Says from which of our addresses a datagram is to leave. Returns 0 for what is no such address. */
+static int set_own(struct msghdr *message, union control *control, int v6, const unsigned char *own) {
+  size_t length = own[0], wanted = v6 ? sizeof(struct in6_pktinfo) : sizeof(struct in_pktinfo);
+  if (length == 0) return 1;
+  if (length != wanted) return 0;
+  memset(control, 0, sizeof *control);
+  message->msg_control = control;
+  message->msg_controllen = CMSG_SPACE(length);
+  control->header.cmsg_level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  control->header.cmsg_type = v6 ? IPV6_PKTINFO : IP_PKTINFO;
+  control->header.cmsg_len = CMSG_LEN(length);
+  memcpy(CMSG_DATA(&control->header), own + 1, length);
+  return 1;
+}
+
 /*
  * sendBatch(socket, octets, from, count) → how many of the datagrams that begin at `from` were taken; −errno if the first
  * was not: −EAGAIN when the socket is full.
@@ -207,6 +267,7 @@ napi_value send_batch(napi_env env, napi_callback_info info) {
   struct udp *udp;
   struct iovec parts[BATCH];
   struct mmsghdr messages[BATCH];
+  union control controls[BATCH];
   if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
       !get_octets(env, arguments[1], &data, &length) || napi_get_value_int32(env, arguments[2], &at) != napi_ok ||
       napi_get_value_int32(env, arguments[3], &datagrams) != napi_ok)
@@ -216,8 +277,10 @@ napi_value send_batch(napi_env env, napi_callback_info info) {
   for (int i = 0; i < datagrams; i++) {
     if (length < HEADER || (size_t)at > length - HEADER) return NULL;
     const unsigned char *item = data + at;
-    size_t octets = (size_t)item[HEADER - 2] << 8 | item[HEADER - 1];
-    if (item[0] > ADDRESS_MAX || octets > length - HEADER - (size_t)at) return NULL;
+    size_t octets = (size_t)item[LENGTH_AT] << 8 | item[LENGTH_AT + 1];
+    if (item[0] > ADDRESS_MAX || octets > length - HEADER - (size_t)at ||
+        !set_own(&messages[i].msg_hdr, &controls[i], udp->v6, item + OWN_AT))
+      return NULL;
     parts[i].iov_base = (void *)(item + HEADER);
     parts[i].iov_len = octets;
     messages[i].msg_hdr.msg_name = (void *)(item + 1);

@@ -110,6 +110,25 @@ struct udp *udp_of(napi_env env, napi_value value) {
   return unwrap(env, value, &UDP);
 }
 
+/*
+ * A socket for every address of the host is told at which one a datagram arrived, so that the answer comes from there: the
+ * system would take the one that it likes best, and who asked another waits in vain. It hears no groups: what is sent to
+ * them has sockets of its own, while the system hands to this one what any program of the host has joined.
+ */
+static int listen_everywhere(int fd, int v6, const struct sockaddr_storage *address) {
+  const int on = 1, off = 0;
+  const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+  if (v6 ? !IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr) : ((const struct sockaddr_in *)address)->sin_addr.s_addr != INADDR_ANY)
+    return 0;
+  /* an old kernel may not know these; what came to a group is left out when it is read, too */
+  setsockopt(fd, IPPROTO_IP, IP_MULTICAST_ALL, &off, sizeof off);
+#ifdef IPV6_MULTICAST_ALL
+  if (v6) setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &off, sizeof off);
+#endif
+  return v6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on)
+            : setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+}
+
 /* openUdp(address, v6, port, share, spread) → a bound socket, or −errno. `share`: SO_REUSEADDR, `spread`: SO_REUSEPORT */
 napi_value open_udp(napi_env env, napi_callback_info info) {
   napi_value arguments[5], result;
@@ -130,11 +149,12 @@ napi_value open_udp(napi_env env, napi_callback_info info) {
   struct udp *udp = calloc(1, sizeof *udp);
   if (udp == NULL) return number(env, -ENOMEM);
   udp->users = 1;
+  udp->v6 = v6;
   udp->fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (udp->fd < 0 || (v6 && setsockopt(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0) ||
       (share && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) ||
       (spread && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
-      bind(udp->fd, (struct sockaddr *)&address, length) != 0) {
+      bind(udp->fd, (struct sockaddr *)&address, length) != 0 || listen_everywhere(udp->fd, v6, &address) != 0) {
     int fault = errno;
     if (udp->fd >= 0) close(udp->fd);
     free(udp);
@@ -171,26 +191,5 @@ napi_value udp_room(napi_env env, napi_callback_info info) {
       napi_get_value_int32(env, arguments[1], &octets) != napi_ok)
     return NULL;
   return number(env, setsockopt(udp->fd, SOL_SOCKET, SO_RCVBUF, &octets, sizeof octets) == 0 ? 0 : -errno);
-}
-
-/* udpAdmit(socket, group, source, interface) → 0 or −errno: a membership that admits what `source` sends, no more (RFC 3678) */
-napi_value udp_admit(napi_env env, napi_callback_info info) {
-  napi_value arguments[4];
-  size_t count = 4;
-  struct udp *udp;
-  char group[TEXT_MAX], source[TEXT_MAX], interface[IF_NAMESIZE + 1];
-  struct group_source_req request;
-  memset(&request, 0, sizeof request);
-  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
-      !get_text(env, arguments[1], group, sizeof group) || !get_text(env, arguments[2], source, sizeof source) ||
-      !get_text(env, arguments[3], interface, sizeof interface))
-    return NULL;
-  int v6 = strchr(group, ':') != NULL;
-  request.gsr_interface = if_nametoindex(interface);
-  if (request.gsr_interface == 0 || parse(group, v6, 0, &request.gsr_group) == 0 ||
-      parse(source, v6, 0, &request.gsr_source) == 0)
-    return number(env, -EINVAL);
-  int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
-  return number(env, setsockopt(udp->fd, level, MCAST_JOIN_SOURCE_GROUP, &request, sizeof request) == 0 ? 0 : -errno);
 }
 #endif

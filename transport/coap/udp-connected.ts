@@ -3,10 +3,10 @@ import type { RemoteInfo, Socket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import { bindSocket, newSocket, type SocketOptions } from '../udp/socket.ts'
 import { hasNot } from './interfaces.ts'
+import { isNumeric, resolvePeer } from './resolve.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
-import { isNumeric, resolvePeer } from './udp-peer.ts'
-import { bindSocket, newSocket, type SocketOptions } from './udp-socket.ts'
 
 /** After so long without an answer it looks whether one of its two ends has another address by now. */
 const QUIET_MS = 5000

@@ -1,14 +1,15 @@
 /**
  * What is sent to groups. A datagram does not tell its destination on Node, so each group has a socket of its own,
- * bound to the group's address, and the server's socket is made deaf to groups: Linux hands a socket bound to `::` a
- * copy of whatever any program of the host has joined, and of what goes to all nodes (ff02::1) in any case. Taken for
- * unicast, that copy would be answered at once, with errors and resets, by everyone on the link (RFC 7252 §8).
+ * bound to the group's address, and the server's socket is made deaf to groups, where it is not so by itself: Linux hands
+ * a socket bound to `::` a copy of whatever any program of the host has joined, and of what goes to all nodes (ff02::1)
+ * in any case. Taken for unicast, that copy would be answered at once, with errors and resets, by everyone on the link
+ * (RFC 7252 §8).
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import type { BoundSocket } from '../udp/socket.ts'
 import { type InterfaceChoice, interfacesOf, type NetworkInterface } from './interfaces.ts'
-import type { BoundSocket } from './udp-socket.ts'
 import { COAP_PORT } from './uri.ts'
 
 /** All CoAP nodes (RFC 7252 §12.8). */
@@ -180,14 +181,16 @@ export class MulticastReceiver {
    */
   #deafen(): void {
     const { socket } = this.#parts
+    if (socket.admit === undefined) return
     const groups = this.#v6 ? DEAF_TO_V6 : DEAF_TO_V4
     const source = this.#v6 ? '::1' : '127.0.0.1'
-    for (const on of interfacesOf('all')) {
+    for (const { name, ipv4 } of interfacesOf('all')) {
+      const way = this.#v6 ? `::%${name}` : ipv4
       for (const group of groups) {
-        const once = this.#v6 ? group : `${group}%${on.name}`
-        if (this.#deaf.has(once) || (!this.#v6 && on.ipv4 === undefined)) continue
+        const once = this.#v6 ? group : `${group}%${name}`
+        if (this.#deaf.has(once) || way === undefined) continue
         try {
-          socket.admit(group, source, on)
+          socket.admit(group, source, way)
           this.#deaf.add(once)
         } catch {
           // this interface has no such family, or the socket is closed: another look follows

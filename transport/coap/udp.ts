@@ -2,13 +2,14 @@
 import type { RemoteInfo } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import { openSocket } from '../udp/open.ts'
+import { UdpPeer } from '../udp/peer.ts'
+import { type BoundSocket, bindSocket, newSocket } from '../udp/socket.ts'
 import { interfaceWith } from './interfaces.ts'
+import { isNumeric, resolveHost, resolvePeer } from './resolve.ts'
 import { isLoopback } from './source-prefix.ts'
 import type { DatagramTransport, Peer } from './transport.ts'
 import { type MulticastOptions, MulticastReceiver } from './udp-multicast.ts'
-import { bindNative, udpBinding } from './udp-native.ts'
-import { isNumeric, resolveHost, resolvePeer, UdpPeer } from './udp-peer.ts'
-import { type BoundSocket, bindSocket, NodeSocket, newSocket, type SocketOptions } from './udp-socket.ts'
 
 export { ConnectedUdp, type ConnectOptions, connectUdp } from './udp-connected.ts'
 export type { MulticastOptions } from './udp-multicast.ts'
@@ -48,7 +49,7 @@ export class UdpTransport implements DatagramTransport {
         if (peer.port === 0) this.fromPortZero++
         else this.onmessage?.(datagram, peer, false)
       },
-      onfailure: (peer, error) => this.onunreachable?.(peer, error),
+      onfailure: (error) => this.onunreachable?.(undefined, error),
     })
   }
 
@@ -79,7 +80,9 @@ export class UdpTransport implements DatagramTransport {
     const onmessage = (datagram: Buffer, remote: RemoteInfo): void => {
       if (remote.port !== 0) this.onmessage?.(datagram, new UdpPeer(remote.address, remote.port), true)
     }
-    this.#multicast = await MulticastReceiver.open({ socket: this.#socket, onmessage }, options)
+    const socket = this.#socket
+    if (options === undefined && socket.admit === undefined) return
+    this.#multicast = await MulticastReceiver.open({ socket, onmessage }, options)
   }
 
   /** The groups that are listened to now, each with its interface: `ff02::fd%eth0`. */
@@ -107,7 +110,7 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   let socket: BoundSocket
   try {
     if (multicast !== undefined && port !== 0) await assertFree(port, address)
-    socket = await openSocket(port, address, { ...options, multicast })
+    socket = await openSocket(port, address, { ...options, share: multicast !== undefined })
   } catch (error) {
     // a host without IPv6
     if (options.host === undefined && (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT') {
@@ -118,25 +121,6 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const transport = new UdpTransport(socket)
   if (multicast !== undefined || (isWildcard(address) && port !== 0)) await transport.join(multicast)
   return transport
-}
-
-/** @throws the system's error, as `ErrnoException` */
-async function openSocket(port: number, address: string, options: UdpOptions): Promise<BoundSocket> {
-  const { multicastInterface, multicastHops, recvBufferSize, reusePort } = options
-  const wanted: SocketOptions = { share: options.multicast !== undefined, reusePort, recvBufferSize }
-  const toGroups = multicastInterface !== undefined || multicastHops !== undefined
-  const native = toGroups ? undefined : udpBinding()
-  if (native !== undefined) return bindNative(native, port, address, wanted)
-  const socket = newSocket(isIPv6(address), wanted)
-  try {
-    await bindSocket(socket, port, address, wanted)
-    if (multicastInterface !== undefined) socket.setMulticastInterface(multicastInterface)
-    if (multicastHops !== undefined) socket.setMulticastTTL(multicastHops)
-  } catch (error) {
-    socket.close()
-    throw error
-  }
-  return new NodeSocket(socket)
 }
 
 function isWildcard(address: string): boolean {

@@ -4,9 +4,10 @@
  * rebooted device gets in and a forger puts nobody out.
  */
 import { randomBytes } from 'node:crypto'
-import type { RemoteInfo, Socket } from 'node:dgram'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import type { UdpPeer } from '../udp/peer.ts'
+import type { BoundSocket } from '../udp/socket.ts'
 import { Association, type AssociationHost } from './association.ts'
 import { ACCEPTED, binding, type NativeAssociation, type NativeContext, OUTGOING } from './binding.ts'
 import { epochOf, helloRandom, looksLikeDtls } from './hello.ts'
@@ -58,7 +59,7 @@ class Endpoint implements DtlsEndpoint {
   #cookieRotatedMs = performance.now()
   /** Answers hellos; becomes an association when a cookie is right. */
   #spare: NativeAssociation | undefined
-  #socket: Socket | undefined
+  #socket: BoundSocket | undefined
   #address: AddressInfo | undefined
   #sweeper: NodeJS.Timeout | undefined
   #closed: Promise<void> | undefined
@@ -81,18 +82,19 @@ class Endpoint implements DtlsEndpoint {
     this.#context = serverContext(options, this.#ticketKeys)
     this.stats = newStats(this.#open, this.#shaking)
     const receiveBufferSize = whole(options.receiveBufferSize, 1 << 20, 'receiveBufferSize', 4096, 1 << 30)
-    this.listening = boundSocket({ port: options.port, host: options.host, receiveBufferSize }).then((made) => {
+    this.listening = boundSocket({ port: options.port, host: options.host, receiveBufferSize }).then(async (socket) => {
       if (this.#closed !== undefined) {
-        made.socket.close()
+        await socket.close()
         throw new IotchainError('dtls/closed', 'the DTLS server was closed before it was bound')
       }
-      this.#socket = made.socket
-      this.#address = made.address
-      made.socket.on('message', (datagram, from) => this.#receive(datagram, from))
-      made.socket.on('error', () => undefined) // what cannot be sent is lost, as datagrams are
+      this.#socket = socket
+      const { address, port } = socket.address
+      this.#address = { address, port, family: isIPv6(address) ? 'IPv6' : 'IPv4' }
+      // what cannot be sent is lost, as datagrams are
+      socket.start({ onmessage: (datagram, from) => this.#receive(datagram, from), onfailure: () => undefined })
       const period = Math.max(50, Math.min(this.#limits.idleMs / 4, 15_000))
       this.#sweeper = setInterval(() => this.#sweep(), period).unref()
-      return made.address
+      return this.#address
     })
     this.listening.catch(() => undefined)
   }
@@ -132,18 +134,18 @@ class Endpoint implements DtlsEndpoint {
       this.#dropSpare()
       const socket = this.#socket
       this.#socket = undefined
-      if (socket !== undefined) await new Promise<void>((done) => socket.close(() => done()))
+      await socket?.close()
     })()
     return this.#closed
   }
 
-  #receive(datagram: Buffer, from: RemoteInfo): void {
+  #receive(datagram: Buffer, from: UdpPeer): void {
     // Nobody can be answered at port 0.
     if (from.port === 0 || !looksLikeDtls(datagram)) {
       this.stats.ignored++
       return
     }
-    const key = `${from.address}|${from.port}`
+    const { key } = from
     const shaking = this.#shaking.get(key)
     const open = this.#open.get(key)
     const random = helloRandom(datagram)
@@ -161,7 +163,7 @@ class Endpoint implements DtlsEndpoint {
     shaking?.feed(datagram)
   }
 
-  #hello(datagram: Buffer, random: Buffer, key: string, from: RemoteInfo): void {
+  #hello(datagram: Buffer, random: Buffer, key: string, from: UdpPeer): void {
     this.#rotate()
     const { createAssociation, accept, takeOutgoing } = binding()
     const timing = this.#timing
@@ -198,7 +200,7 @@ class Endpoint implements DtlsEndpoint {
     association.step(happened)
   }
 
-  #hostOf(key: string, from: RemoteInfo, timing: AssociationHost['timing']): AssociationHost {
+  #hostOf(key: string, from: UdpPeer, timing: AssociationHost['timing']): AssociationHost {
     return {
       side: 'server',
       timing,
@@ -228,8 +230,12 @@ class Endpoint implements DtlsEndpoint {
     }
   }
 
-  #transmit(datagram: Buffer, to: RemoteInfo): void {
-    this.#socket?.send(datagram, to.port, to.address, ignoreLoss)
+  #transmit(datagram: Buffer, to: UdpPeer): void {
+    try {
+      this.#socket?.send(datagram, to)
+    } catch {
+      // lost, as datagrams are
+    }
   }
 
   /** Closes the longest silent association of the host at its cap, or of all, if it was silent for long. */
@@ -276,8 +282,6 @@ class Endpoint implements DtlsEndpoint {
     this.#spare = undefined
   }
 }
-
-const ignoreLoss = (): void => undefined
 
 function newStats(open: Map<string, unknown>, shaking: Map<string, unknown>): DtlsStats {
   return {

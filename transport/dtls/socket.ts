@@ -1,8 +1,10 @@
 /** The UDP socket under DTLS: bound or connected, IPv4, IPv6 or both, addresses written in one way. */
 import { createSocket, type Socket } from 'node:dgram'
 import { lookup as resolve } from 'node:dns/promises'
-import { type AddressInfo, isIP } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import { openSocket } from '../udp/open.ts'
+import type { BoundSocket } from '../udp/socket.ts'
 import type { RemoteAddress } from './types.ts'
 
 /** Addresses reach the socket as literals: nothing to resolve, and nothing to wait for. */
@@ -12,12 +14,14 @@ const literal = (
   done: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
 ): void => done(null, host, isIP(host))
 
+interface BindOptions {
+  readonly port: number
+  readonly host: string | undefined
+  readonly receiveBufferSize: number
+}
+
 /** @throws `dtls/bind` */
-export async function boundSocket(options: {
-  port: number
-  host: string | undefined
-  receiveBufferSize: number
-}): Promise<{ socket: Socket; address: AddressInfo }> {
+export async function boundSocket(options: BindOptions): Promise<BoundSocket> {
   const { host } = options
   if (host !== undefined) return bind(await addressOf(host), options)
   try {
@@ -29,29 +33,12 @@ export async function boundSocket(options: {
   }
 }
 
-function bind(
-  host: string,
-  options: { port: number; receiveBufferSize: number },
-): Promise<{ socket: Socket; address: AddressInfo }> {
-  const socket = createSocket({
-    type: isIP(host) === 6 ? 'udp6' : 'udp4',
-    recvBufferSize: options.receiveBufferSize,
-    lookup: literal,
-  })
-  return new Promise((done, failed) => {
-    socket.once('error', (cause: NodeJS.ErrnoException) => {
-      socket.close()
-      failed(bindError(cause, host, options.port))
-    })
-    try {
-      socket.bind({ port: options.port, address: host }, () => {
-        socket.removeAllListeners('error')
-        done({ socket, address: socket.address() })
-      })
-    } catch (cause) {
-      failed(bindError(cause as NodeJS.ErrnoException, host, options.port))
-    }
-  })
+async function bind(host: string, { port, receiveBufferSize }: BindOptions): Promise<BoundSocket> {
+  try {
+    return await openSocket(port, host, { recvBufferSize: receiveBufferSize })
+  } catch (cause) {
+    throw bindError(cause as NodeJS.ErrnoException, host, port)
+  }
 }
 
 function bindError(cause: NodeJS.ErrnoException, host: string, port: number): IotchainError {
@@ -115,8 +102,8 @@ async function addressOf(host: string): Promise<string> {
 const MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
 /** An IPv4 peer on a socket for both is an IPv4 peer. */
-export function remoteOf(from: { address: string; port: number; family: string }): RemoteAddress {
-  const mapped = MAPPED.exec(from.address)
-  if (mapped !== null) return { address: mapped[1] as string, port: from.port, family: 'IPv4' }
-  return { address: from.address, port: from.port, family: from.family === 'IPv6' ? 'IPv6' : 'IPv4' }
+export function remoteOf({ address, port }: { address: string; port: number }): RemoteAddress {
+  const mapped = MAPPED.exec(address)
+  if (mapped !== null) return { address: mapped[1] as string, port, family: 'IPv4' }
+  return { address, port, family: isIPv6(address) ? 'IPv6' : 'IPv4' }
 }

@@ -1,18 +1,24 @@
 /**
- * A bound UDP socket as `UdpTransport` needs it, by way of Node's dgram. On Linux a server has one of its own
- * (`udp-native.ts`), which takes and sends many datagrams at once.
+ * The UDP socket of a server: what CoAP and DTLS ask of one, and Node's dgram as such. On Linux the native module has a
+ * better one (`native-socket.ts`).
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
-import type { NetworkInterface } from './interfaces.ts'
-import type { Peer } from './transport.ts'
-import { UdpPeer } from './udp-peer.ts'
+import { getSystemErrorName } from 'node:util'
+import { UdpPeer } from './peer.ts'
+
+export interface Destination {
+  readonly address: string
+  readonly port: number
+  readonly system?: Uint8Array | undefined
+  readonly own?: Uint8Array | undefined
+}
 
 export interface SocketCallbacks {
   /** `datagram` is lent for the time of the call where the socket says so. */
-  readonly onmessage: (datagram: Uint8Array, peer: Peer) => void
-  /** The network refused a datagram. `peer` is undefined where it does not say whose, or may think better of it. */
-  readonly onfailure: (peer: Peer | undefined, error: Error) => void
+  readonly onmessage: (datagram: Buffer, peer: UdpPeer) => void
+  /** The network refused a datagram. Nobody is given up for one refusal: a network that is down comes back. */
+  readonly onfailure: (error: Error) => void
 }
 
 export interface BoundSocket {
@@ -21,10 +27,13 @@ export interface BoundSocket {
   /** Begins to read. */
   start(callbacks: SocketCallbacks): void
   /** @throws for an address or port that the system cannot use */
-  send(datagram: Uint8Array, peer: Peer): void
-  /** A membership that admits one source. @throws the system's error */
-  admit(group: string, source: string, on: NetworkInterface): void
+  send(datagram: Uint8Array, to: Destination): void
   close(): Promise<void>
+  /**
+   * A membership that admits one source; not there on a socket that hears no groups in any case.
+   * @param way an address of the interface (IPv4), or `::%eth0` @throws the system's error
+   */
+  admit?(group: string, source: string, way: string): void
 }
 
 export interface SocketOptions {
@@ -32,6 +41,11 @@ export interface SocketOptions {
   readonly share?: boolean | undefined
   readonly reusePort?: boolean | undefined
   readonly recvBufferSize?: number | undefined
+}
+
+export function systemError(errno: number, what: string): NodeJS.ErrnoException {
+  const code = getSystemErrorName(errno)
+  return Object.assign(new Error(`${what}: ${code}`), { code, errno })
 }
 
 /** Bursts of some hundred clients are not lost. */
@@ -76,13 +90,13 @@ export function bindSocket(socket: Socket, port: number, address: string, option
 
 export class NodeSocket implements BoundSocket {
   readonly lends = false
+  readonly v6: boolean
   readonly #socket: Socket
-  readonly #v6: boolean
 
   /** @param socket bound */
   constructor(socket: Socket) {
     this.#socket = socket
-    this.#v6 = isIPv6(socket.address().address)
+    this.v6 = isIPv6(socket.address().address)
   }
 
   get address(): { readonly address: string; readonly port: number } {
@@ -95,15 +109,15 @@ export class NodeSocket implements BoundSocket {
       onmessage(datagram, new UdpPeer(address, port)),
     )
     // ICMP and the like: a datagram is lost, no reason to end the process
-    this.#socket.on('error', (error) => onfailure(undefined, error))
+    this.#socket.on('error', (error) => onfailure(error))
   }
 
-  send(datagram: Uint8Array, peer: Peer): void {
-    this.#socket.send(datagram, peer.port, peer.address)
+  send(datagram: Uint8Array, to: Destination): void {
+    this.#socket.send(datagram, to.port, to.address)
   }
 
-  admit(group: string, source: string, on: NetworkInterface): void {
-    this.#socket.addSourceSpecificMembership(source, group, this.#v6 ? `::%${on.name}` : on.ipv4)
+  admit(group: string, source: string, way: string): void {
+    this.#socket.addSourceSpecificMembership(source, group, way)
   }
 
   close(): Promise<void> {

@@ -5,8 +5,9 @@ import { Worker } from 'node:worker_threads'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Peer } from '../../../transport/coap/transport.ts'
 import { bindUdp, type UdpTransport } from '../../../transport/coap/udp.ts'
-import { type UdpBinding, type UdpHandle, udpBinding } from '../../../transport/coap/udp-native.ts'
 import { bindingFile } from '../../../transport/native.ts'
+import { type UdpBinding, type UdpHandle, udpBinding } from '../../../transport/udp/native-socket.ts'
+import { LENGTH_AT, OWN_AT } from '../../../transport/udp/send-batch.ts'
 
 const native = udpBinding()
 const SKIPPED = native === undefined ? ' (skipped: the binding is not built, or this is no Linux)' : ''
@@ -95,8 +96,8 @@ describe.skipIf(native === undefined)(`what is sent in one turn${SKIPPED}`, () =
     transport.send(numbered(7), peer)
     await expect.poll(() => there.heard.map((d) => d[0])).toEqual([1, 3, 5, 6, 7])
     expect(refused.toSorted()).toEqual([
-      '127.0.0.1 coap/too-large',
-      'no address coap/bad-address',
+      '127.0.0.1 EMSGSIZE',
+      'no address EINVAL',
       'somebody EACCES',
       'somebody EMSGSIZE',
     ])
@@ -171,6 +172,36 @@ describe.skipIf(native === undefined)(`what a socket receives${SKIPPED}`, () => 
     await expect.poll(() => keys).toEqual([`::1|${six.port}`, `::ffff:127.0.0.1|${four.port}`])
   })
 
+  test.each([
+    ['0.0.0.0', 'udp4', '127.0.0.2'],
+    ['::', 'udp4', '127.0.0.3'],
+    ['::', 'udp6', '::1'],
+  ] as const)('at %s is answered from the address that was asked (%s)', async (host, type, asked) => {
+    if (host === '::' && !V6) return
+    const transport = await transportAt(host)
+    transport.onmessage = (datagram, peer) => transport.send(datagram, peer)
+    const client = await listener(type, type === 'udp4' ? '127.0.0.1' : '::1')
+    for (let n = 0; n < 3; n++) client.socket.send(numbered(n), transport.address.port, asked)
+    await expect.poll(() => client.from).toEqual(new Array(3).fill(`${asked}|${transport.address.port}`))
+  })
+
+  test('at every address is nothing that was sent to a group or to everybody', async () => {
+    const transport = await transportAt('0.0.0.0')
+    const { port } = transport.address
+    const heard: number[] = []
+    transport.onmessage = (datagram) => void heard.push(datagram[0] as number)
+    const member = createSocket({ type: 'udp4', reuseAddr: true })
+    onTestFinished(() => void member.close())
+    await new Promise<void>((done) => member.bind(0, '0.0.0.0', done))
+    member.addMembership('224.0.1.187', '127.0.0.1')
+    member.setMulticastInterface('127.0.0.1')
+    member.setBroadcast(true)
+    for (const [n, address] of ['224.0.1.187', '127.255.255.255', '127.0.0.1'].entries()) {
+      await new Promise((sent) => member.send(Buffer.of(n), port, address, sent))
+    }
+    await expect.poll(() => heard).toEqual([2])
+  })
+
   test('is no longer heard once the socket is closed, even from within', async () => {
     const transport = await bindUdp({ host: '127.0.0.1' })
     const { port } = transport.address
@@ -210,12 +241,19 @@ describe.skipIf(native === undefined)(`the binding${SKIPPED}`, () => {
       [0, 2],
     ] as const) {
       const octets = Buffer.alloc(100)
-      octets.writeUInt16BE(60, 29)
+      octets.writeUInt16BE(60, LENGTH_AT)
       expect(binding.sendBatch(udp, octets, from, count)).toBeUndefined()
     }
-    const long = Buffer.alloc(100)
-    long[0] = 29
-    expect(binding.sendBatch(udp, long, 0, 1)).toBeUndefined()
+    for (const [at, length] of [
+      [0, 29],
+      [OWN_AT, 20],
+      [OWN_AT, 21],
+      [OWN_AT, 255],
+    ] as const) {
+      const long = Buffer.alloc(100)
+      long[at] = length
+      expect(binding.sendBatch(udp, long, 0, 1)).toBeUndefined()
+    }
     expect(binding.sendBatch(udp, Buffer.alloc(100), 0, 1)).toBeLessThan(0)
     for (const text of ['', 'localhost', '1.2.3', '::1%', '::1%no-such-if', 'x'.repeat(100)]) {
       expect(binding.socketAddress(text, true)).toBeUndefined()

@@ -3,7 +3,7 @@
  * socket has no room for wait, up to a bound.
  */
 import { constants } from 'node:os'
-import { IotchainError } from '../../protocol/errors.ts'
+import { type Destination, systemError } from './socket.ts'
 
 export interface BatchParts {
   /** How many of `count` datagrams that begin at `from` were taken; −errno if the first was not. */
@@ -16,16 +16,15 @@ export interface BatchParts {
   readonly onfailure: (errno: number) => void
 }
 
-interface Destination {
-  readonly address: string
-  readonly port: number
-  /** Its `struct sockaddr`, port included, where it is known. */
-  readonly system?: Uint8Array | undefined
-}
-
-/** A datagram in the batch: length of the address 1, address, length of the datagram 2, its octets. As in native/udp.h. */
+/**
+ * Before each datagram: length of the peer's address 1, the address; length of our own 1, the address that the datagram
+ * leaves from; length of the datagram 2. As in native/udp.h.
+ */
 export const ADDRESS_OCTETS = 28
-export const HEADER = 1 + ADDRESS_OCTETS + 2
+export const OWN_OCTETS = 20
+export const OWN_AT = 1 + ADDRESS_OCTETS
+export const LENGTH_AT = OWN_AT + 1 + OWN_OCTETS
+export const HEADER = LENGTH_AT + 2
 const FULL = -constants.errno.EAGAIN
 const MOST = 64
 const LONGEST = 0xffff
@@ -61,11 +60,11 @@ export class SendBatch {
 
   /**
    * The datagram is copied; it leaves before the event loop waits again.
-   * @throws `coap/bad-address` for what no datagram can be sent to, `coap/too-large`
+   * @throws EINVAL for what no datagram can be sent to, EMSGSIZE
    */
   add(datagram: Uint8Array, to: Destination): void {
     const { length } = datagram
-    if (length > LONGEST) throw new IotchainError('coap/too-large', `a datagram of ${length} octets cannot be sent`)
+    if (length > LONGEST) throw systemError(-constants.errno.EMSGSIZE, `send ${length} octets`)
     const address = to.system ?? this.#addressOf(to)
     if (this.#count === MOST || this.#end + HEADER + length > ROOM) this.flush()
     const octets = this.#octets
@@ -75,8 +74,11 @@ export class SendBatch {
     // sin_port and sin6_port lie at the same place
     octets[at + 3] = to.port >>> 8
     octets[at + 4] = to.port
-    octets[at + HEADER - 2] = length >>> 8
-    octets[at + HEADER - 1] = length
+    const { own } = to
+    octets[at + OWN_AT] = own === undefined ? 0 : own.length
+    if (own !== undefined) for (let i = 0; i < own.length; i++) octets[at + OWN_AT + 1 + i] = own[i] as number
+    octets[at + LENGTH_AT] = length >>> 8
+    octets[at + LENGTH_AT + 1] = length
     octets.set(datagram, at + HEADER)
     this.#end = at + HEADER + length
     this.#from[this.#count++] = at
@@ -91,7 +93,7 @@ export class SendBatch {
     const failures: number[] = []
     let next = 0
     while (next < count && this.#waiting.length === 0) {
-      const taken = this.#parts.send(this.#octets, this.#from[next] as number, count - next)
+      const taken = this.#send(this.#octets, this.#from[next] as number, count - next)
       if (taken > 0) {
         next += taken
       } else if (taken === FULL) {
@@ -116,7 +118,7 @@ export class SendBatch {
     const failures: number[] = []
     let next = 0
     for (; next < waiting.length; next++) {
-      const taken = this.#parts.send(waiting[next] as Uint8Array, 0, 1)
+      const taken = this.#send(waiting[next] as Uint8Array, 0, 1)
       if (taken === FULL) {
         this.#parts.awaitRoom()
         break
@@ -128,9 +130,17 @@ export class SendBatch {
     for (const errno of failures) this.#parts.onfailure(errno)
   }
 
+  #send(octets: Uint8Array, from: number, count: number): number {
+    const taken = this.#parts.send(octets, from, count)
+    if (taken >= 0 || taken === FULL || octets[from + OWN_AT] === 0) return taken
+    // the address that was asked may be ours no longer: now the system chooses
+    octets[from + OWN_AT] = 0
+    return this.#parts.send(octets, from, count)
+  }
+
   #wait(index: number): void {
     const start = this.#from[index] as number
-    const end = start + HEADER + this.#octets.readUInt16BE(start + HEADER - 2)
+    const end = start + HEADER + this.#octets.readUInt16BE(start + LENGTH_AT)
     if (this.#waiting.length >= WAITING || this.#waitingOctets + end - start > WAITING_OCTETS) return
     this.#waitingOctets += end - start
     this.#waiting.push(Uint8Array.prototype.slice.call(this.#octets, start, end))
@@ -140,7 +150,7 @@ export class SendBatch {
     const held = this.#addresses.get(address)
     const system = held ?? this.#parts.socketAddress(address)
     if (system === undefined || !(port >= 0 && port <= 0xffff)) {
-      throw new IotchainError('coap/bad-address', `no datagram can be sent to ${address}, port ${port}`)
+      throw systemError(-constants.errno.EINVAL, `send to ${address}, port ${port}`)
     }
     // the number of a zone's interface may change
     if (held === undefined && !address.includes('%')) {

@@ -1,15 +1,19 @@
 /**
  * A server's UDP socket by the native module, on Linux: all datagrams that wait come with one system call and one call
- * of JavaScript (`recvmmsg`), and their answers go together (`udp-batch.ts`). Node's dgram spends more on each than the
+ * of JavaScript (`recvmmsg`), and their answers go together (`send-batch.ts`). Node's dgram spends more on each than the
  * whole of a CoAP engine.
  */
-import { getSystemErrorName } from 'node:util'
 import { loadNative } from '../native.ts'
-import type { NetworkInterface } from './interfaces.ts'
-import type { Peer } from './transport.ts'
-import { ADDRESS_OCTETS, HEADER, SendBatch } from './udp-batch.ts'
-import { UdpPeer } from './udp-peer.ts'
-import { type BoundSocket, RECV_BUFFER_OCTETS, type SocketCallbacks, type SocketOptions } from './udp-socket.ts'
+import { UdpPeer } from './peer.ts'
+import { ADDRESS_OCTETS, HEADER, LENGTH_AT, OWN_AT, OWN_OCTETS, SendBatch } from './send-batch.ts'
+import {
+  type BoundSocket,
+  type Destination,
+  RECV_BUFFER_OCTETS,
+  type SocketCallbacks,
+  type SocketOptions,
+  systemError,
+} from './socket.ts'
 
 /** A bound socket of the native module. */
 export type UdpHandle = object & { readonly udp?: never }
@@ -20,7 +24,6 @@ export interface UdpBinding {
   /** Its `struct sockaddr`; undefined once it is closed. */
   udpAddress(udp: UdpHandle): Buffer | undefined
   udpRoom(udp: UdpHandle, octets: number): number
-  udpAdmit(udp: UdpHandle, group: string, source: string, interfaceName: string): number
   /** `callback(count, octets)`: datagrams in the first `octets` of `space`; 0: room to send again; −errno. */
   readUdp(udp: UdpHandle, space: Uint8Array, callback: (count: number, octets: number) => void): number
   /** The callback is told when there is room again. */
@@ -48,11 +51,6 @@ const SPACE = 16 * (64 * 1024 + HEADER)
 const PEERS = 512
 /** In `struct sockaddr_in` and `sockaddr_in6` alike, in network order. */
 const PORT_AT = 2
-
-export function systemError(errno: number, what: string): NodeJS.ErrnoException {
-  const code = getSystemErrorName(errno)
-  return Object.assign(new Error(`${what}: ${code}`), { code, errno })
-}
 
 /** Binds. @throws the system's error, as `ErrnoException` */
 export function bindNative(native: UdpBinding, port: number, address: string, options: SocketOptions): NativeSocket {
@@ -83,8 +81,7 @@ export class NativeSocket implements BoundSocket {
       send: (octets, from, count) => native.sendBatch(udp, octets, from, count),
       awaitRoom: () => native.awaitRoom(udp),
       socketAddress: (address) => native.socketAddress(address, v6),
-      // a network that is down comes back: nobody is given up for one refusal
-      onfailure: (errno) => this.#callbacks?.onfailure(undefined, systemError(errno, 'send')),
+      onfailure: (errno) => this.#callbacks?.onfailure(systemError(errno, 'send')),
     })
   }
 
@@ -94,13 +91,8 @@ export class NativeSocket implements BoundSocket {
     if (fault !== 0) throw systemError(fault, 'recv')
   }
 
-  send(datagram: Uint8Array, peer: Peer): void {
-    this.#batch.add(datagram, peer)
-  }
-
-  admit(group: string, source: string, on: NetworkInterface): void {
-    const fault = this.#native.udpAdmit(this.#udp, group, source, on.name)
-    if (fault !== 0) throw systemError(fault, `membership of ${group} on ${on.name}`)
+  send(datagram: Uint8Array, to: Destination): void {
+    this.#batch.add(datagram, to)
   }
 
   async close(): Promise<void> {
@@ -111,7 +103,7 @@ export class NativeSocket implements BoundSocket {
 
   #read(count: number, end: number): void {
     if (count < 0) {
-      this.#callbacks?.onfailure(undefined, systemError(count, 'recv'))
+      this.#callbacks?.onfailure(systemError(count, 'recv'))
       return
     }
     const batch = this.#batch
@@ -125,7 +117,7 @@ export class NativeSocket implements BoundSocket {
       const space = this.#space
       for (let at = 0; at < end; ) {
         const start = at + HEADER
-        const next = start + (((space[start - 2] as number) << 8) | (space[start - 1] as number))
+        const next = start + (((space[at + LENGTH_AT] as number) << 8) | (space[at + LENGTH_AT + 1] as number))
         this.#callbacks?.onmessage(space.subarray(start, next), this.#peerAt(at))
         at = next
       }
@@ -137,23 +129,27 @@ export class NativeSocket implements BoundSocket {
 
   #peerAt(at: number): UdpPeer {
     const space = this.#space
-    const length = space[at] as number
     const start = at + 1
-    const end = start + Math.min(length, ADDRESS_OCTETS)
+    const end = start + Math.min(space[at] as number, ADDRESS_OCTETS)
+    const own = at + OWN_AT + 1
+    const ownEnd = own + Math.min(space[own - 1] as number, OWN_OCTETS)
     let hash = 0x811c9dc5
     for (let i = start + PORT_AT; i < end; i++) hash = Math.imul(hash ^ (space[i] as number), 0x01000193)
     const place = (hash >>> 0) % PEERS
     const known = this.#peers[place]
-    if (known?.system !== undefined && isAt(known.system, space, start, end)) return known
+    if (known !== undefined && isAt(known.system, space, start, end) && isAt(known.own, space, own, ownEnd))
+      return known
     const system = Uint8Array.prototype.slice.call(space, start, end)
     const { address, port } = addressOf(this.#native, system)
-    const peer = new UdpPeer(address, port, system)
+    const arrived = ownEnd > own ? Uint8Array.prototype.slice.call(space, own, ownEnd) : undefined
+    const peer = new UdpPeer(address, port, system, arrived)
     this.#peers[place] = peer
     return peer
   }
 }
 
-function isAt(octets: Uint8Array, space: Uint8Array, start: number, end: number): boolean {
+function isAt(octets: Uint8Array | undefined, space: Uint8Array, start: number, end: number): boolean {
+  if (octets === undefined) return start === end
   if (octets.length !== end - start) return false
   for (let i = 0; i < octets.length; i++) if (octets[i] !== space[start + i]) return false
   return true

@@ -1,29 +1,9 @@
-/** Who is at the other end of a datagram. */
+/** From the name of a host to a peer of a UDP socket. */
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
+import { UdpPeer } from '../udp/peer.ts'
 import type { Peer } from './transport.ts'
-
-export class UdpPeer implements Peer {
-  readonly address: string
-  readonly port: number
-  readonly secure = undefined
-  /** Its `struct sockaddr`, where a datagram brought that. */
-  readonly system: Uint8Array | undefined
-  #key: string | undefined
-
-  constructor(address: string, port: number, system?: Uint8Array) {
-    this.address = address
-    this.port = port
-    this.system = system
-  }
-
-  // most datagrams are answered without anybody asking for the key
-  get key(): string {
-    this.#key ??= `${this.address}|${this.port}`
-    return this.#key
-  }
-}
 
 /** @throws `coap/unknown-host` */
 export async function resolvePeer(host: string, port: number, v6Socket: boolean): Promise<Peer> {
