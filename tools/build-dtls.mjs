@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // @ts-check
 /**
- * Builds native/build/dtls.node from native/*.c: the DTLS binding over the OpenSSL inside Node, and what sends many
- * datagrams in one call. Runs at `npm install` in a few seconds, needs a C compiler and headers, downloads nothing. One
+ * Builds native/build/dtls.node from native/*.c: the DTLS binding over the OpenSSL inside Node, and UDP
+ * sockets for servers on Linux. Runs at `npm install` in a few seconds, needs a C compiler and headers, downloads nothing. One
  * binary serves Node 20 and later, so an up-to-date one is left alone whichever Node runs this.
  *
  *   node tools/build-dtls.mjs [--force] [--sanitize] [--cc COMPILER] [--include FOLDER] [--out FILE]

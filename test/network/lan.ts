@@ -75,6 +75,16 @@ export class Lan {
     }
   }
 
+  /** One more of each family, which no answer would leave from by itself. */
+  addAddresses(host: Host, iface: string): string[] {
+    const last = HOSTS.indexOf(host) + 101
+    const added = [`10.97.1.${last}`, `fd97:1::${last}`]
+    this.#in(host, 'address', 'add', `${added[0]}/24`, 'dev', iface)
+    // deprecated: good for those who ask it, and never chosen
+    this.#in(host, 'address', 'add', `${added[1]}/64`, 'dev', iface, 'nodad', 'preferred_lft', '0')
+    return added
+  }
+
   /** Of the interface, without its zone. */
   linkLocal(host: Host, iface: string): string {
     const shown = execFileSync('ip', [

@@ -1,6 +1,5 @@
 /** Runs in the key server's namespace: starts the daemons on their hosts and tries one thing after the other. */
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { claimBroadcast, decodeBroadcast } from '../../protocol/groups/broadcast.ts'
 import { parseHeader } from '../../protocol/objects/parse.ts'
@@ -9,10 +8,11 @@ import { dial } from '../../transport/dial.ts'
 import type { DaemonProcess } from '../hostile/daemon-process.ts'
 import { type CoapShape, coap, octets, path, seeded } from '../hostile/datagrams.ts'
 import { inside } from '../hostile/namespaces.ts'
-import { count, type Result } from '../interop/results.ts'
+import { count } from '../interop/results.ts'
 import { packageRoot } from '../peers/install.ts'
 import { PeerProcess } from '../peers/process.ts'
 import { addressOf, type Host, Lan } from './lan.ts'
+import { must, results, scene, until } from './play.ts'
 import { System } from './system.ts'
 
 interface Reply {
@@ -22,27 +22,8 @@ interface Reply {
   readonly hex: string
 }
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } })
+const { positionals } = parseArgs({ allowPositionals: true, options: { verbose: { type: 'boolean' } } })
 const lan = new Lan(positionals[0]!)
-const results: Result[] = []
-
-/** What a scene found, for people. @throws Error with what is wrong */
-async function scene(title: string, play: () => Promise<string>): Promise<void> {
-  const began = performance.now()
-  const [status, detail] = await play().then(
-    (found) => ['ok', found] as const,
-    (error: unknown) => ['failed', error instanceof Error ? error.message : String(error)] as const,
-  )
-  results.push({ table: 'Multicast', cell: title, peer: 'LAN', status, detail })
-  if (status === 'failed' || values.verbose) {
-    const seconds = ((performance.now() - began) / 1000).toFixed(1)
-    process.stderr.write(`${status} | ${title} | ${detail} (${seconds} s)\n`)
-  }
-}
-
-function must(condition: boolean, otherwise: string): asserts condition {
-  if (!condition) throw new Error(otherwise)
-}
 
 function station(host: Host, ...args: string[]): PeerProcess {
   const program = join(import.meta.dirname, 'station.js')
@@ -78,19 +59,6 @@ async function held(client: CoapClient, group: string): Promise<{ session: numbe
     session: decodeBroadcast(claimBroadcast(response.payload, {}).message.payload).session,
     bytes: response.payload,
   }
-}
-
-async function until<T>(what: string, seconds: number, look: () => Promise<T | undefined>): Promise<T> {
-  let last = 'not yet'
-  for (const end = performance.now() + seconds * 1000; performance.now() < end; await delay(250)) {
-    try {
-      const found = await look()
-      if (found !== undefined) return found
-    } catch (error) {
-      last = error instanceof Error ? error.message : String(error)
-    }
-  }
-  throw new Error(`${what}: not in ${seconds} s (${last})`)
 }
 
 const GET = { type: 'NON', code: 1 } as const
@@ -270,6 +238,23 @@ async function discovery(): Promise<void> {
   })
 }
 
+async function addresses(): Promise<void> {
+  await scene('a host of several addresses answers from the one that was asked', async () => {
+    const asked = [...lan.addAddresses('device', 'eth0'), addressOf('device')]
+    const get: CoapShape = { type: 'CON', code: 1, messageId: 1, token: token(1), options: path('/s/host') }
+    for (const to of asked) {
+      const replies = await ask('client', to, 1500, [get])
+      must(replies.length === 1, `${replies.length} answers at ${to}`)
+      must(replies[0]?.from === to, `${to} was asked, ${replies[0]?.from} answered`)
+      // a socket that hears no other address
+      const client = await dial(`coap://${to.includes(':') ? `[${to}]` : to}`)
+      must((await client.get('/s/host', { timeoutMs: 5000 })).ok, `no reading at ${to}`)
+      await client.close()
+    }
+    return asked.join(', ')
+  })
+}
+
 async function healing(system: System, client: CoapClient): Promise<void> {
   await scene('a device heals from a neighbour while the key server is away', async () => {
     const { group } = system
@@ -304,6 +289,7 @@ try {
   const client = await dial(`coap://${addressOf('device')}`)
   await broadcasts(system, device, client)
   await discovery()
+  await addresses()
   await healing(system, client)
   await client.close()
 } catch (error) {

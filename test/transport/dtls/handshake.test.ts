@@ -239,6 +239,14 @@ describe('options', () => {
   })
 })
 
+// 127.0.0.2: an address of every Linux host that no answer leaves from by itself
+test.runIf(process.platform === 'linux')('a server answers from the address that was asked', async () => {
+  const server = await serve({ host: undefined })
+  const association = dial(server.port, { servername: '127.0.0.1' }, '127.0.0.2')
+  await association.opened
+  expect(await ask(association, 'ab')).toBe('ba')
+})
+
 describe('what cannot be reached', () => {
   test('a port where nobody listens', async () => {
     const server = await serve()
