@@ -56,46 +56,43 @@ static void tell(struct udp *udp, int count, size_t octets) {
 
 union control {
   struct cmsghdr header;
-  unsigned char octets[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+  unsigned char octets[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo))];
 };
 
 /*
  * Where a datagram arrived, in the form in which an answer is sent from there; nothing on a socket of one address. The
  * interface is left to the routes, but for an address of one link. Returns −1 for what was sent to a group or to everybody.
  */
-static int own_address(unsigned char *own, struct msghdr *message) {
+static int own_address(unsigned char *own, struct msghdr *message, int v6) {
+  int length = 0;
   for (struct cmsghdr *one = CMSG_FIRSTHDR(message); one != NULL; one = CMSG_NXTHDR(message, one)) {
     if (one->cmsg_level == IPPROTO_IPV6 && one->cmsg_type == IPV6_PKTINFO) {
       struct in6_pktinfo info;
       memcpy(&info, CMSG_DATA(one), sizeof info);
-      const unsigned char *octets = info.ipi6_addr.s6_addr;
       if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr)) return -1;
-      if (IN6_IS_ADDR_V4MAPPED(&info.ipi6_addr) && octets[12] >= 224) return -1;
       if (!IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)) info.ipi6_ifindex = 0;
-      memcpy(own, &info, sizeof info);
-      return sizeof info;
+      memcpy(own, &info, length = sizeof info);
     }
     if (one->cmsg_level == IPPROTO_IP && one->cmsg_type == IP_PKTINFO) {
       struct in_pktinfo info;
       memcpy(&info, CMSG_DATA(one), sizeof info);
       if (info.ipi_addr.s_addr != info.ipi_spec_dst.s_addr) return -1;
       info.ipi_ifindex = 0;
-      memcpy(own, &info, sizeof info);
-      return sizeof info;
+      if (!v6) memcpy(own, &info, length = sizeof info);
     }
   }
-  return 0;
+  return length;
 }
 
 /* What was read is moved together. Returns how many datagrams that makes, and in `end` how many octets. */
-static int gather(unsigned char *octets, struct mmsghdr *messages, int count, size_t *end) {
+static int gather(unsigned char *octets, int v6, struct mmsghdr *messages, int count, size_t *end) {
   int taken = 0;
   *end = 0;
   for (int i = 0; i < count; i++) {
     struct msghdr *one = &messages[i].msg_hdr;
     size_t length = messages[i].msg_len, known = one->msg_namelen > ADDRESS_MAX ? ADDRESS_MAX : one->msg_namelen;
     unsigned char *to = octets + *end, own[OWN_MAX];
-    int own_length = own_address(own, one);
+    int own_length = own_address(own, one, v6);
     if (own_length < 0) continue;
     memmove(to + HEADER, one->msg_iov->iov_base, length);
     memset(to, 0, LENGTH_AT);
@@ -130,7 +127,7 @@ static void read_all(struct udp *udp) {
       messages[i].msg_hdr.msg_controllen = sizeof controls[i];
     }
     int count = recvmmsg(udp->fd, messages, READ_AT_ONCE, MSG_DONTWAIT, NULL);
-    int taken = count > 0 ? gather(udp->octets, messages, count, &octets) : 0;
+    int taken = count > 0 ? gather(udp->octets, udp->v6, messages, count, &octets) : 0;
     if (taken > 0) tell(udp, taken, octets);
     else if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) tell(udp, -errno, 0);
     if (count < READ_AT_ONCE) return;

@@ -125,8 +125,9 @@ static int listen_everywhere(int fd, int v6, const struct sockaddr_storage *addr
 #ifdef IPV6_MULTICAST_ALL
   if (v6) setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &off, sizeof off);
 #endif
-  return v6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on)
-            : setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+  /* IPv4's own words, by which a broadcast is known, come beside those of IPv6 on a socket for both */
+  int told = setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+  return v6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on) : told;
 }
 
 /* openUdp(address, v6, port, share, spread) → a bound socket, or −errno. `share`: SO_REUSEADDR, `spread`: SO_REUSEPORT */

@@ -185,8 +185,9 @@ describe.skipIf(native === undefined)(`what a socket receives${SKIPPED}`, () => 
     await expect.poll(() => client.from).toEqual(new Array(3).fill(`${asked}|${transport.address.port}`))
   })
 
-  test('at every address is nothing that was sent to a group or to everybody', async () => {
-    const transport = await transportAt('0.0.0.0')
+  test.each(['0.0.0.0', '::'])('at %s is nothing that was sent to a group or to everybody', async (host) => {
+    if (host === '::' && !V6) return
+    const transport = await transportAt(host)
     const { port } = transport.address
     const heard: number[] = []
     transport.onmessage = (datagram) => void heard.push(datagram[0] as number)
