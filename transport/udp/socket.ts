@@ -3,7 +3,6 @@
  * better one (`native-socket.ts`).
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { isIPv6 } from 'node:net'
 import { getSystemErrorName } from 'node:util'
 import { UdpPeer } from './peer.ts'
 
@@ -90,13 +89,11 @@ export function bindSocket(socket: Socket, port: number, address: string, option
 
 export class NodeSocket implements BoundSocket {
   readonly lends = false
-  readonly v6: boolean
   readonly #socket: Socket
 
   /** @param socket bound */
   constructor(socket: Socket) {
     this.#socket = socket
-    this.v6 = isIPv6(socket.address().address)
   }
 
   get address(): { readonly address: string; readonly port: number } {
