@@ -199,7 +199,7 @@ static struct association *enter(napi_env env, napi_callback_info info, napi_val
   if (!get_octets(env, arguments[1], &a->in, &a->in_length) || a->in_length == 0) a->in = NULL;
   a->lookup = napi_typeof(env, arguments[2], &type) == napi_ok && type == napi_function ? arguments[2] : NULL;
   a->env = env;
-  a->before = enter_library();
+  a->before = enter_library(a->context->library);
   a->busy = 1;
   ERR_clear_error();
   return a;

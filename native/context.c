@@ -96,7 +96,7 @@ static unsigned find_psk(SSL *ssl, const char *identity, unsigned char *psk, uns
     return 0;
   leave_library(a->before);
   napi_status status = napi_call_function(a->env, receiver, a->lookup, 1, &argument, &result);
-  a->before = enter_library();
+  a->before = enter_library(a->context->library);
   if (status != napi_ok) {
     napi_get_and_clear_last_exception(a->env, &ignored);
     return 0;
@@ -182,12 +182,12 @@ static const char *configure(napi_env env, napi_value options, struct context *c
   return NULL;
 }
 
-/* createContext({server, cert, key, passphrase, ca, crl, ciphers, clientAuth, psk, pskIdentity, ticketKeys …}) */
+/* createContext({server, cert, key, passphrase, ca, crl, ciphers, named, clientAuth, psk, pskIdentity, ticketKeys …}) */
 napi_value create_context(napi_env env, napi_callback_info info) {
   napi_value options;
   size_t count = 1;
   struct state *state;
-  int64_t server = 0, total;
+  int64_t server = 0, named = 0, total;
   if (napi_get_cb_info(env, info, &count, &options, NULL, NULL) != napi_ok ||
       napi_get_instance_data(env, (void **)&state) != napi_ok)
     return NULL;
@@ -200,8 +200,9 @@ napi_value create_context(napi_env env, napi_callback_info info) {
   context->state = state;
   state->users++;
   context->lists = sk_X509_CRL_new_null();
-  context->ssl =
-      SSL_CTX_new_ex(handshake_library(), NULL, context->server ? DTLS_server_method() : DTLS_client_method());
+  /* whoever names suites may name any */
+  if (!get_number(env, options, "named", &named) || !named) context->library = handshake_library();
+  context->ssl = SSL_CTX_new_ex(context->library, NULL, context->server ? DTLS_server_method() : DTLS_client_method());
   const char *fault = context->ssl == NULL || context->lists == NULL ? "no SSL context" : configure(env, options, context);
   napi_value handle = fault == NULL ? wrap(env, context, &CONTEXT, finalize_context) : NULL;
   if (handle == NULL) {

@@ -50,6 +50,7 @@ struct state {
 struct context {
   int users, server, trusts, tickets;
   struct state *state;
+  OSSL_LIB_CTX *library;                          /* NULL: all that OpenSSL has */
   SSL_CTX *ssl;
   STACK_OF(X509_CRL) *lists;
   unsigned char cookie[2][COOKIE_SECRET];         /* current, previous */
@@ -94,7 +95,7 @@ void release_state(struct state *state);
 
 /* library.c: where a handshake finds its algorithms */
 OSSL_LIB_CTX *handshake_library(void);
-OSSL_LIB_CTX *enter_library(void);
+OSSL_LIB_CTX *enter_library(OSSL_LIB_CTX *library);
 void leave_library(OSSL_LIB_CTX *before);
 
 /* bio.c: datagrams in and out */

@@ -90,7 +90,7 @@ OSSL_LIB_CTX *handshake_library(void) {
  * For the ticket OpenSSL reads the session back by the thread's default context. Gives the one before, NULL for none
  * that must be put back: code of others, a look-up for one, must run under theirs.
  */
-OSSL_LIB_CTX *enter_library(void) { return library == NULL ? NULL : OSSL_LIB_CTX_set0_default(library); }
+OSSL_LIB_CTX *enter_library(OSSL_LIB_CTX *entered) { return entered == NULL ? NULL : OSSL_LIB_CTX_set0_default(entered); }
 
 void leave_library(OSSL_LIB_CTX *before) {
   if (before != NULL) OSSL_LIB_CTX_set0_default(before);

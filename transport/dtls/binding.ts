@@ -25,6 +25,8 @@ export interface NativeContextOptions {
   readonly ca?: Uint8Array
   readonly crl?: Uint8Array
   readonly ciphers?: Uint8Array
+  /** 1: the suites are not our own choice, so a context knows all algorithms of OpenSSL. */
+  readonly named?: 0 | 1
   /** 0 none, 1 optional, 2 require. */
   readonly clientAuth?: 0 | 1 | 2
   readonly psk?: Uint8Array

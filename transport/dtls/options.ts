@@ -140,6 +140,7 @@ function nativeOptions(options: SecureOptions, server: 0 | 1): NativeContextOpti
   return {
     server,
     ciphers: octets(suites(options, server)),
+    named: options.ciphers === undefined ? 0 : 1,
     ...(cert === undefined ? {} : { cert: pem(cert) }),
     ...(key === undefined ? {} : { key: pem(key) }),
     ...(passphrase === undefined ? {} : { passphrase: octets(passphrase) }),
