@@ -193,7 +193,7 @@ export class CoapEndpoint {
     this.stats.datagramsReceived++
     this.stats.octetsReceived += octets.length
     if (octets.length >= 4 && !multicast && this.#server?.answerReady(octets, peer) === true) return
-    const message = decodeMessage(this.#transport.lends === true ? copyOf(octets) : octets)
+    const message = decodeMessage(this.#transport.gives === true ? octets : copyOf(octets))
     if (isMalformed(message)) {
       this.#drop(message.malformed, peer)
       if (message.reject !== undefined && !multicast) this.#reject(message.reject, peer)

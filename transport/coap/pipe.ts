@@ -64,7 +64,7 @@ export class PipeNetwork {
       const held = this.#random() < reorder ? 1 + 4 * this.#random() : 0
       const delayMs = latencyMs + (held + i * 2) * Math.max(latencyMs, 1)
       const copy = Buffer.from(datagram)
-      this.#timers.after(delayMs, () => this.#transports.get(to.key)?.onmessage?.(copy, from, false))
+      this.#timers.after(delayMs, () => lend(copy, this.#transports.get(to.key), from, false))
     }
   }
 
@@ -73,9 +73,15 @@ export class PipeNetwork {
     for (const transport of [...this.#transports.values()]) {
       if (transport.self.key === from.key) continue
       const copy = Buffer.from(datagram)
-      this.#timers.after(this.#options.latencyMs ?? 0, () => transport.onmessage?.(copy, from, true))
+      this.#timers.after(this.#options.latencyMs ?? 0, () => lend(copy, transport, from, true))
     }
   }
+}
+
+/** As a real socket does: after the call the octets are others. */
+function lend(datagram: Buffer, transport: PipeTransport | undefined, from: Peer, multicast: boolean): void {
+  transport?.onmessage?.(datagram, from, multicast)
+  datagram.fill(0xee)
 }
 
 export class PipeTransport implements DatagramTransport {

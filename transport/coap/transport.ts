@@ -26,8 +26,8 @@ export interface Peer {
 
 export interface DatagramTransport {
   /**
-   * Set by the endpoint. `multicast` is true for a datagram that was sent to a group. The engine may keep views of
-   * `datagram`: a transport hands over octets that it does not touch again, or says that it `lends` them.
+   * Set by the endpoint. `multicast` is true for a datagram that was sent to a group. `datagram` is lent for
+   * the time of the call: the engine copies what it goes on with, unless the transport `gives` it.
    */
   onmessage: ((datagram: Uint8Array, peer: Peer, multicast?: boolean) => void) | undefined
   /** The association ended: the engine forgets everything about the peer. */
@@ -38,6 +38,6 @@ export interface DatagramTransport {
   send(datagram: Uint8Array, peer: Peer): void
   close(): Promise<void>
   readonly address: { readonly address: string; readonly port: number }
-  /** What `onmessage` gets is good for the time of the call: the engine copies what it goes on with. */
-  readonly lends?: boolean | undefined
+  /** What `onmessage` gets is not touched again. */
+  readonly gives?: boolean | undefined
 }

@@ -14,6 +14,7 @@ const QUIET_MS = 5000
 export class ConnectedUdp implements DatagramTransport {
   onmessage: DatagramTransport['onmessage']
   onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
+  readonly gives = true
   readonly #socket: Socket
   readonly #peer: Peer
   /** As it was given: a name may come to mean another address. undefined: both ends stay. */

@@ -33,7 +33,7 @@ export interface UdpOptions {
 export class UdpTransport implements DatagramTransport {
   onmessage: DatagramTransport['onmessage']
   onunreachable?: ((peer: Peer | undefined, cause: Error) => void) | undefined
-  readonly lends: boolean
+  readonly gives: boolean
   readonly #socket: BoundSocket
   #multicast: MulticastReceiver | undefined
   #closed = false
@@ -42,7 +42,7 @@ export class UdpTransport implements DatagramTransport {
 
   constructor(socket: BoundSocket) {
     this.#socket = socket
-    this.lends = socket.lends
+    this.gives = socket.gives
     socket.start({
       onmessage: (datagram, peer) => {
         if (this.#closed) return

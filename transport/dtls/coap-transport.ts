@@ -37,6 +37,7 @@ class AssociationPeer implements Peer {
 
 /** What both ends do with the associations that they have. */
 abstract class AssociationTransport implements DatagramTransport {
+  readonly gives = true
   onmessage: ((datagram: Uint8Array, peer: Peer) => void) | undefined
   onpeergone: ((peer: Peer) => void) | undefined
   onunreachable: ((peer: Peer | undefined, cause: Error) => void) | undefined

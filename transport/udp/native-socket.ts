@@ -63,7 +63,7 @@ export function bindNative(native: UdpBinding, port: number, address: string, op
 }
 
 export class NativeSocket implements BoundSocket {
-  readonly lends = true
+  readonly gives = false
   readonly address: { readonly address: string; readonly port: number }
   readonly #native: UdpBinding
   readonly #udp: UdpHandle

@@ -14,7 +14,7 @@ export interface Destination {
 }
 
 export interface SocketCallbacks {
-  /** `datagram` is lent for the time of the call where the socket says so. */
+  /** `datagram` is lent for the time of the call, unless the socket `gives` it. */
   readonly onmessage: (datagram: Buffer, peer: UdpPeer) => void
   /** The network refused a datagram. Nobody is given up for one refusal: a network that is down comes back. */
   readonly onfailure: (error: Error) => void
@@ -22,7 +22,8 @@ export interface SocketCallbacks {
 
 export interface BoundSocket {
   readonly address: { readonly address: string; readonly port: number }
-  readonly lends: boolean
+  /** A datagram is not touched again, once it was received. */
+  readonly gives: boolean
   /** Begins to read. */
   start(callbacks: SocketCallbacks): void
   /** @throws for an address or port that the system cannot use */
@@ -88,7 +89,7 @@ export function bindSocket(socket: Socket, port: number, address: string, option
 }
 
 export class NodeSocket implements BoundSocket {
-  readonly lends = false
+  readonly gives = true
   readonly #socket: Socket
 
   /** @param socket bound */

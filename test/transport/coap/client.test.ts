@@ -35,7 +35,7 @@ beforeEach(() => {
   seen = []
   answer = () => []
   transport.onmessage = (datagram, peer) => {
-    const message = decodeMessage(datagram)
+    const message = decodeMessage(Buffer.from(datagram))
     if (isMalformed(message)) throw new Error(message.malformed)
     seen.push(message)
     from = peer

@@ -47,7 +47,7 @@ describe.skipIf(native === undefined)(`what is sent in one turn${SKIPPED}`, () =
   test('arrives, whole and in order, from the address of the server', async () => {
     const there = await listener('udp4', '127.0.0.1')
     const transport = await transportAt('127.0.0.1')
-    expect(transport.lends).toBe(true)
+    expect(transport.gives).toBe(false)
     const peer = await transport.peer('127.0.0.1', there.port)
     for (let n = 0; n < 200; n++) {
       const datagram = numbered(n, 1 + n)
