@@ -250,7 +250,7 @@ export class AgreeingRpc implements Rpc {
           for (const [other, answers] of votes) for (const a of answers) judge(other, a)
         } else if (mostVotes(votes) + outstanding < this.#agree) {
           winner = '!'
-          reject(this.#disagreement(method, [...votes]))
+          reject(this.#disagreement(method, [...votes], outstanding))
         }
       })
     })
@@ -279,9 +279,15 @@ export class AgreeingRpc implements Rpc {
     this.#o.onfault?.({ node: node.name, kind, method, ...(error !== undefined && { error }) })
   }
 
-  #disagreement(method: string, votes: readonly (readonly [string, readonly Answer[]])[]): unknown {
+  /** @param outstanding nodes that have not answered yet; whatever they say, too few agree */
+  #disagreement(
+    method: string,
+    votes: readonly (readonly [string, readonly Answer[]])[],
+    outstanding: number,
+  ): unknown {
     const answers = votes.flatMap(([, a]) => a)
-    if (answers.filter((a) => !isNoVote(a.error)).length < this.#agree) return this.#tooFew(answers)
+    const voters = answers.filter((a) => !isNoVote(a.error)).length
+    if (voters + outstanding < this.#agree) return this.#tooFew(answers)
     const sides = votes.filter(([key]) => !key.startsWith('!')).map(([, a]) => a.map((x) => x.node.name).join(' and '))
     return new IotchainError(
       'chain/disagreement',

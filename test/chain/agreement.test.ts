@@ -57,6 +57,14 @@ describe('k of m nodes', () => {
     expect(await head(agreeing(2, chain(5000, 90), chain(100), chain(100)))).toMatchObject({ hash: hashOf(100) })
   })
 
+  test('two that contradict each other are a disagreement, whether or not the third has answered yet', async () => {
+    const liar = { ...chain(100), eth_call: '0x22' }
+    const silent = { ...chain(100), eth_call: () => new Promise(() => {}) }
+    await expect(agreeing(3, liar, chain(100), silent).call('eth_call', [])).rejects.toMatchObject({
+      code: 'chain/disagreement',
+    })
+  })
+
   test('without agreement nothing is decided', async () => {
     await expect(head(agreeing(2, chain(100, 90), chain(100), 'away'))).rejects.toMatchObject({
       code: 'chain/disagreement',
