@@ -148,7 +148,8 @@ export async function startAmd64({ kernel, initrd, work, shares, drives, deviceU
         ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
       ]),
       ...drives.flatMap((drive) => ['-drive', drive]),
-      ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`, '-device', 'virtio-net-pci,netdev=net'],
+      ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`],
+      ...['-device', 'virtio-net-pci,netdev=net,romfile='],
     ],
   })
 }

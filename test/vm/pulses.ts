@@ -109,7 +109,8 @@ exec /app/node /app/iotchain-device/iotchain-device.mjs run --config /conf/devic
       ...['-append', 'console=ttyAMA0 quiet panic=-1'],
       ...['-fsdev', `local,id=share,path=${o.guest},security_model=none,multidevs=remap`],
       ...['-device', 'virtio-9p-pci,fsdev=share,mount_tag=share'],
-      ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`, '-device', 'virtio-net-pci,netdev=net'],
+      ...['-netdev', `user,id=net,hostfwd=udp:127.0.0.1:${port}-:5683`],
+      ...['-device', 'virtio-net-pci,netdev=net,romfile='],
     ],
   })
 }
