@@ -15,10 +15,9 @@ import { coversTime } from '../protocol/objects/verify.ts'
 import type { StoreOperation } from '../store/store.ts'
 import type { Gate } from './gate.ts'
 import type { Group } from './group.ts'
+import { neededSenderIds, type SenderIdsByGroup } from './sender-id-records.ts'
 import { type CredentialRecord, del, Key, putRecord, type SenderIdRecord, type Storage } from './storage.ts'
 
-/** Sender IDs named beside those inside the retention time. */
-const SENDER_IDS = 16
 /** Octets of credentials in one reply: a message has at most 64 KiB. */
 const REPLY_OCTETS = 48 * 1024
 
@@ -33,7 +32,7 @@ export interface CredentialSubject {
   readonly role?: 'w' | undefined
   /** encoded COSE_Key */
   readonly coseKey: Uint8Array
-  readonly senderIds: Readonly<Record<string, readonly SenderIdRecord[]>>
+  readonly senderIds: SenderIdsByGroup
   /** unix seconds: not valid beyond this */
   readonly until?: number | undefined
 }
@@ -175,10 +174,7 @@ export class Credentials {
   #groupsOf(senderIds: CredentialSubject['senderIds'], now: number): Map<string, readonly SenderIdRecord[]> {
     const kept = new Map<string, readonly SenderIdRecord[]>()
     for (const [name, all] of Object.entries(senderIds)) {
-      // A Sender ID that was followed by another inside the retention time may have sealed objects in it.
-      const first = all.findIndex((_, i) => (all[i + 1]?.from ?? now) >= now - this.#o.retentionSeconds)
-      const start = Math.min(first < 0 ? all.length : first, Math.max(0, all.length - SENDER_IDS))
-      if (all.length > 0) kept.set(name, all.slice(start))
+      if (all.length > 0) kept.set(name, neededSenderIds(all, now, this.#o.retentionSeconds))
     }
     return new Map([...kept].sort(([a], [b]) => (a < b ? -1 : 1)))
   }

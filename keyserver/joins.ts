@@ -23,8 +23,9 @@ import type { Login } from './logins.ts'
 import type { ClientReading, DeviceReading, Readings } from './readings.ts'
 import { refusal } from './refusals.ts'
 import { type Roster, type ServedDevice, sameGrant } from './roster.ts'
+import { type SenderIdsByGroup, withSenderId } from './sender-id-records.ts'
 import type { Sessions } from './sessions.ts'
-import { type ClientRecord, type DeviceRecord, Key, putRecord, type SenderIdRecord } from './storage.ts'
+import { type ClientRecord, type DeviceRecord, Key, putRecord } from './storage.ts'
 
 export interface JoinsOptions {
   readonly suite: CryptoSuite
@@ -36,6 +37,8 @@ export interface JoinsOptions {
   readonly clientLogin: ClientLogin
   readonly sessions: Sessions
   readonly credentials: Credentials
+  /** How long objects that were sealed under a Sender ID can be verified. */
+  readonly retentionSeconds: number
   readonly certificates: Certificates
   readonly parts: GroupParts
   readonly policy: GroupPolicy
@@ -143,11 +146,11 @@ export class Joins {
       false,
       (issueSid, now, repeated) => {
         // A new membership is a new incarnation for all that is known: what it sealed before may be lost to it.
-        const known = record.senderIds[group.name] ?? []
-        const keep = repeated && known.length > 0
+        const known = record.senderIds
+        const keep = repeated && (known[group.name]?.length ?? 0) > 0
         const senderIds = keep
-          ? record.senderIds
-          : { ...record.senderIds, [group.name]: [...known, { sid: issueSid(), from: now }] }
+          ? known
+          : withSenderId(known, group.name, { sid: issueSid(), from: now }, this.#o.retentionSeconds)
         const { sha256, serial, notAfter } = certificate
         record = {
           ...record,
@@ -194,11 +197,12 @@ export class Joins {
       !sameGrant(client.record, verdict, group.bit),
       (issueSid, now, repeated) => {
         if (login.commandKey === undefined) return
-        const known = record.senderIds ?? {}
         const sameKey = record.commandKey !== undefined && equalBytes(record.commandKey, login.commandKey)
-        const mine: readonly SenderIdRecord[] = sameKey ? (known[group.name] ?? []) : []
-        const grown = repeated && mine.length > 0 ? mine : [...mine, { sid: issueSid(), from: now }]
-        const senderIds = sameKey ? { ...known, [group.name]: grown } : { [group.name]: grown }
+        const known: SenderIdsByGroup = sameKey ? (record.senderIds ?? {}) : {}
+        const keep = repeated && (known[group.name]?.length ?? 0) > 0
+        const senderIds = keep
+          ? known
+          : withSenderId(known, group.name, { sid: issueSid(), from: now }, this.#o.retentionSeconds)
         record = { ...record, commandKey: login.commandKey, senderIds }
         credential = credentials.prepare({
           device: served.address,

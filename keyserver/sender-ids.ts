@@ -5,16 +5,27 @@ import type { Credentials } from './credentials.ts'
 import type { Group } from './group.ts'
 import { refusal } from './refusals.ts'
 import type { ServedDevice } from './roster.ts'
+import { checkRation, withSenderId } from './sender-id-records.ts'
 import { Key, putRecord } from './storage.ts'
 
-export class SenderIds {
-  readonly #o: { readonly clock: Clock; readonly credentials: Credentials }
+export interface SenderIdsOptions {
+  readonly clock: Clock
+  readonly credentials: Credentials
+  /** How long objects that were sealed under a Sender ID can be verified. */
+  readonly retentionSeconds: number
+}
 
-  constructor(options: { readonly clock: Clock; readonly credentials: Credentials }) {
+export class SenderIds {
+  readonly #o: SenderIdsOptions
+
+  constructor(options: SenderIdsOptions) {
     this.#o = options
   }
 
-  /** Another Sender ID for a member that lost its state (RFC 9594 §4.8.2). */
+  /**
+   * Another Sender ID for a member that lost its state (RFC 9594 §4.8.2).
+   * @throws `group/quota` when it has had too many
+   */
   renew(group: Group, served: ServedDevice, memberId: Uint8Array): Promise<Uint8Array> {
     return served.gate.run(() =>
       memberId[0] === 0x02 ? this.#renewDeviceSid(group, served) : this.#renewClientSid(group, served, memberId),
@@ -26,11 +37,12 @@ export class SenderIds {
     const { coseKey } = record
     if (coseKey === undefined)
       throw refusal('keyserver/not-member', 'the device has not joined', { hint: 'join again' })
+    checkRation(record.senderIds, group.name, this.#now(), this.#o.retentionSeconds)
     let credential: ReturnType<Credentials['prepare']>
     const sid = await group.change(
       (m) => {
-        const issued = { sid: m.issueSid(), from: Math.floor(this.#o.clock.nowMs() / 1000) }
-        const senderIds = { ...record.senderIds, [group.name]: [...(record.senderIds[group.name] ?? []), issued] }
+        const issued = { sid: m.issueSid(), from: this.#now() }
+        const senderIds = withSenderId(record.senderIds, group.name, issued, this.#o.retentionSeconds)
         record = { ...record, senderIds }
         credential = this.#o.credentials.prepare({
           device: served.address,
@@ -55,12 +67,13 @@ export class SenderIds {
     let { record } = client
     const { commandKey } = record
     if (commandKey === undefined) throw refusal('keyserver/not-yours', 'a client that only reads has no Sender ID')
+    checkRation(record.senderIds ?? {}, group.name, this.#now(), this.#o.retentionSeconds)
     let credential: ReturnType<Credentials['prepare']>
     const until = group.manager.membership(memberId)?.expiresAt
     const sid = await group.change(
       (m) => {
-        const issued = { sid: m.issueSid(), from: Math.floor(this.#o.clock.nowMs() / 1000) }
-        const senderIds = { ...record.senderIds, [group.name]: [...(record.senderIds?.[group.name] ?? []), issued] }
+        const issued = { sid: m.issueSid(), from: this.#now() }
+        const senderIds = withSenderId(record.senderIds ?? {}, group.name, issued, this.#o.retentionSeconds)
         record = { ...record, senderIds }
         credential = this.#o.credentials.prepare({
           device: served.address,
@@ -80,5 +93,9 @@ export class SenderIds {
     client.record = record
     credential?.adopt()
     return sid
+  }
+
+  #now(): number {
+    return Math.floor(this.#o.clock.nowMs() / 1000)
   }
 }

@@ -280,6 +280,7 @@ export class KeyServer {
       clientLogin,
       sessions,
       credentials,
+      retentionSeconds: archiveSeconds(policy),
       certificates,
       parts: this.#parts,
       policy,
@@ -287,7 +288,7 @@ export class KeyServer {
       mode: config.sessions.joins,
       onGroup: (group) => this.#adopt(group),
     })
-    const senderIds = new SenderIds({ clock, credentials })
+    const senderIds = new SenderIds({ clock, credentials, retentionSeconds: archiveSeconds(policy) })
     const replies = new Replies({
       roster,
       credentials,

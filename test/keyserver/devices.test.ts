@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { suite } from '#crypto'
 import type { ServedDevice } from '../../keyserver/roster.ts'
-import { toHex } from '../../protocol/bytes.ts'
+import { fromHex, toHex } from '../../protocol/bytes.ts'
 import { coseKeyEd25519, thumbprint } from '../../protocol/cose/key.ts'
 import { deviceMemberId } from '../../protocol/groups/gid.ts'
 import {
@@ -170,6 +170,39 @@ describe('Sender IDs and credentials', () => {
       toHex(sid),
     ])
     expect(toHex(list.peerIdentifiers.at(-1) as Uint8Array)).toBe(toHex(sid))
+  })
+
+  test('Sender IDs on request are rationed by the hour; the record holds what can still be verified, and no more', async () => {
+    const device = await TestDevice.create(world)
+    const { response } = await device.join()
+    const issued = [{ sid: toHex(response.senderId as Uint8Array), from: world.clock.seconds }]
+    const record = () =>
+      world.server.roster.device(device.address).record.senderIds[device.name(0)]?.map((r) => toHex(r.sid)) ?? []
+    const retention = 96 * 60 + 2 * 3600
+    for (let hour = 0; hour < 12; hour++) {
+      for (;;) {
+        const reply = await call(world.server.secure, device.peer, 'PUT', node(device))
+        if (reply.text === '4.29') {
+          expect(reply.problem).toBe('group/quota')
+          expect(reply.maxAge).toBeGreaterThan(3000)
+          break
+        }
+        issued.push({ sid: toHex(decodeSenderId(reply.payload as Uint8Array)), from: world.clock.seconds })
+        expect(issued.length).toBeLessThanOrEqual(16 * (hour + 1))
+        // each may have sealed until the next one was issued
+        const needed = issued.filter((_, i) => (issued[i + 1]?.from ?? Infinity) >= world.clock.seconds - retention)
+        expect(record()).toEqual(needed.map(({ sid }) => sid))
+        world.clock.pass(10)
+      }
+      await live(world, 3600)
+    }
+    expect(issued).toHaveLength(12 * 16)
+    expect(new Set(issued.map(({ sid }) => sid)).size).toBe(issued.length)
+    expect(record().length).toBeLessThan(16 * 5)
+    await world.restart()
+    await live(world, 60)
+    const newestCredential = verifyCredential(suite, (await creds(device)).creds.at(-1) as Uint8Array, { key: kdc() })
+    expect(newestCredential.groups.get(device.name(0))?.at(-1)?.sid).toEqual(fromHex(issued.at(-1)?.sid as string))
   })
 
   test('one that was out comes back with another Sender ID', async () => {
