@@ -73,17 +73,25 @@ export class Uploader {
 
   async #upload(signal: AbortSignal): Promise<number | undefined> {
     const { objects, dial, nowSeconds } = this.#options
+    // A proxy whose clock is behind takes nothing fresh before that is set right; what is older it takes.
+    let early: Error | undefined
     while (!signal.aborted) {
       const minIat = (nowSeconds() ?? 0) - FRESH_SECONDS
-      const fresh = objects.live(minIat)
+      const fresh = early === undefined ? objects.live(minIat) : undefined
       const backlog = fresh === undefined ? await objects.backlog(this.#batches ? BATCH_OBJECTS : 1, minIat) : []
       const first = fresh ?? backlog[0]
-      if (first === undefined) return undefined
+      if (first === undefined) {
+        if (early !== undefined) throw early
+        return undefined
+      }
       this.#client ??= await dial()
       try {
-        if (fresh !== undefined) await this.#put(this.#client, fresh, false)
+        if (fresh !== undefined) early = await this.#put(this.#client, fresh, false)
         else if (this.#batches) await this.#batch(this.#client, fitting(backlog))
-        else await this.#put(this.#client, first, true)
+        else {
+          const refused = await this.#put(this.#client, first, true)
+          if (refused !== undefined) throw refused
+        }
       } catch (error) {
         await this.#close()
         throw error
@@ -92,7 +100,8 @@ export class Uploader {
     return undefined
   }
 
-  async #put(client: CoapClient, object: QueuedObject, late: boolean): Promise<void> {
+  /** @returns why the proxy does not take it yet, if that is because of its time */
+  async #put(client: CoapClient, object: QueuedObject, late: boolean): Promise<Error | undefined> {
     const path = ['d', this.#options.address, ...segmentsOf(object.path)]
     const reply = await client.put(path, object.signed, {
       contentFormat: ContentFormat.coseSign1,
@@ -101,11 +110,12 @@ export class Uploader {
     })
     if (reply.code === Code.conflict && !late) {
       // Something newer is there already: it belongs into the history.
-      await this.#put(client, object, true)
-      return
+      return this.#put(client, object, true)
     }
     const error = refusal(reply, 'the proxy does not take the object now')
+    if (reply.problem?.title === 'object/future') return error
     if (!this.#settle(object, reply.code, reply.problem?.detail)) throw error
+    return undefined
   }
 
   async #batch(client: CoapClient, batch: readonly QueuedObject[]): Promise<void> {

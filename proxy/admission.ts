@@ -12,6 +12,7 @@ import { etagOf } from '../protocol/objects/etag.ts'
 import { compareOrder, sidPosition } from '../protocol/objects/order.ts'
 import { type ParsedSigned, parseSigned } from '../protocol/objects/parse.ts'
 import { verifySigned } from '../protocol/objects/verify.ts'
+import type { Logger } from '../runtime/log.ts'
 import type { ObjectArchive, StoredObject } from './archive.ts'
 import type { GroupCredentials } from './credentials.ts'
 import type { RateLimit } from './rate-limit.ts'
@@ -21,6 +22,7 @@ export interface AdmissionOptions {
   readonly archive: ObjectArchive
   readonly credentials: GroupCredentials
   readonly clock: Clock
+  readonly log: Logger
   /** How far iat of a latest object may be from now, seconds. */
   readonly maxSkewSeconds: number
   readonly maxObjectOctets: number
@@ -34,8 +36,10 @@ export interface AdmissionOptions {
 /** `created`: the first of its resource; `changed`; `same`: these octets are stored already. */
 export type Admitted = 'created' | 'changed' | 'same'
 
-/** Nothing from further ahead is looked at, seconds. */
+/** Nothing from further ahead is taken, seconds. */
 const FUTURE_SECONDS = 60
+/** A clock that is wrong is set right at any moment: whoever is told to come again waits no longer, seconds. */
+const CLOCK_RETRY_SECONDS = 60
 /** Signers and Sender IDs that a newer credential may explain. */
 const REFETCH = new Set(['object/unknown-signer', 'object/unknown-sid', 'object/not-covered'])
 
@@ -71,6 +75,16 @@ export class Admission {
     const asked = await credentials.refresh(gid)
     if (asked) book = await credentials.of(gid)
     const sids = book.sids(target.deviceBytes, gid)
+    if (sidPosition(sids, sid) < 0 && credentials.untimely(gid)) {
+      throw new IotchainError(
+        'proxy/clock',
+        'by the clock of this proxy the credential of the device is not in force',
+        {
+          hint: 'set the clock of the proxy',
+          retryAfterSeconds: CLOCK_RETRY_SECONDS,
+        },
+      )
+    }
     if (sids.length === 0) {
       throw new IotchainError('proxy/unknown-device', 'no credential says that this device seals for this group', {
         retryAfterSeconds: 10,
@@ -101,7 +115,8 @@ export class Admission {
     if (same !== undefined && equalBytes(same.bytes, bytes)) return 'same'
     // Order and time come before the signature: they are cheap, and an old object of the device itself is common.
     this.#checkOrder(target, parsed, book, same, backlog)
-    this.#checkTime(header.iat, kind, backlog)
+    this.#checkAhead(target, bytes, header.iat, book)
+    this.#checkAge(header.iat, kind, backlog)
     if (kind === 'pack' && target.seq !== undefined && target.seq !== header.seq) {
       throw new IotchainError('object/swapped', 'the pack has another sequence number than its path')
     }
@@ -166,15 +181,29 @@ export class Admission {
     }
   }
 
+  /** Either clock may be the wrong one, and be set right: what is ahead is refused for now, not for good. */
+  #checkAhead(target: Target, bytes: Uint8Array, iat: number, book: CredentialBook): void {
+    const { clock, log } = this.#options
+    const ahead = Math.ceil(iat - clock.nowMs() / 1000)
+    if (ahead <= FUTURE_SECONDS) return
+    if (isSignedBy(target, bytes, book)) {
+      log.limited(
+        'ahead',
+        'warn',
+        { device: target.device, path: target.resource, aheadSeconds: ahead },
+        'an object was sealed in the future: the clock of this proxy seems to be behind, or that of the device ahead',
+      )
+    }
+    throw new IotchainError('object/future', 'the object was sealed in the future', {
+      hint: 'check the clock of the proxy, then that of the device',
+      retryAfterSeconds: Math.min(CLOCK_RETRY_SECONDS, ahead - FUTURE_SECONDS),
+    })
+  }
+
   /** A tombstone may be as late as it is: the order alone says what it takes away. */
-  #checkTime(iat: number, kind: Target['kind'], backlog: boolean): void {
+  #checkAge(iat: number, kind: Target['kind'], backlog: boolean): void {
     const { clock, maxSkewSeconds, historyKeepSeconds } = this.#options
     const now = clock.nowMs() / 1000
-    if (iat > now + FUTURE_SECONDS) {
-      throw new IotchainError('object/future', 'the object was sealed in the future', {
-        hint: 'check the clock of the device, then that of the proxy',
-      })
-    }
     if (kind === 'gone') return
     if (kind === 'object' && !backlog && Math.abs(iat - now) > maxSkewSeconds) {
       throw new IotchainError('proxy/too-old', `a latest object was sealed at most ${maxSkewSeconds} s ago`, {
@@ -193,15 +222,8 @@ export class Admission {
     parsed: ParsedSigned,
     book: CredentialBook,
   ): Promise<CredentialBook> {
-    const verify = (with_: CredentialBook): void => {
-      verifySigned(bytes, {
-        device: target.deviceBytes,
-        path: target.sealedPath,
-        credentials: with_.of(target.deviceBytes),
-      })
-    }
     try {
-      verify(book)
+      verify(target, bytes, book)
       return book
     } catch (error) {
       if (!isIotchainError(error) || !REFETCH.has(error.code)) throw error
@@ -210,7 +232,7 @@ export class Admission {
       const past = error.code === 'object/not-covered'
       if (!(await (past ? credentials.refreshAt(gid, iat) : credentials.refresh(gid)))) throw error
       const fresh = await credentials.of(gid)
-      verify(fresh)
+      verify(target, bytes, fresh)
       return fresh
     }
   }
@@ -227,5 +249,23 @@ export class Admission {
       if (this.#turns.get(key) === settled) this.#turns.delete(key)
     }, undefined)
     return result
+  }
+}
+
+function verify(target: Target, bytes: Uint8Array, book: CredentialBook): void {
+  verifySigned(bytes, {
+    device: target.deviceBytes,
+    path: target.sealedPath,
+    credentials: book.of(target.deviceBytes),
+  })
+}
+
+function isSignedBy(target: Target, bytes: Uint8Array, book: CredentialBook): boolean {
+  try {
+    verify(target, bytes, book)
+    return true
+  } catch (error) {
+    if (!isIotchainError(error)) throw error
+    return false
   }
 }

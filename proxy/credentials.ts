@@ -26,6 +26,14 @@ interface Group {
   askedMs: number | undefined
   askedPastMs: number | undefined
   asking: Promise<void> | undefined
+  /** The key server's last answer held a credential that is not in force by the clock here. */
+  untimely: boolean
+}
+
+/** What a key server lists is in force by its clock. */
+const UNTIMELY: Readonly<Record<string, string>> = {
+  'credential/not-yet': 'a credential was issued in the future: the clock of this proxy seems to be behind',
+  'credential/expired': 'a credential that is in force has expired here: the clock of this proxy seems to be ahead',
 }
 
 /** Before the newest credential ends, the next one is fetched, seconds: they are renewed at half of 48 h. */
@@ -59,6 +67,11 @@ export class GroupCredentials {
   /** What is known of a group without asking anybody. */
   held(gid: Gid): CredentialBook | undefined {
     return this.#groups.get(gname(gid))?.book
+  }
+
+  /** True while the clock here contradicts the key server's: who is not known then may be known to it. */
+  untimely(gid: Gid): boolean {
+    return this.#groups.get(gname(gid))?.untimely ?? false
   }
 
   /**
@@ -144,6 +157,7 @@ export class GroupCredentials {
       })
     }
     if (list === undefined) return
+    if (at === undefined) group.untimely = false
     const now = at === undefined ? this.#now() : undefined
     let strangers = this.#take(group, list, now)
     if (strangers > 0 && strangers === list.length) {
@@ -173,7 +187,7 @@ export class GroupCredentials {
     )
   }
 
-  /** @returns how many were refused */
+  /** @returns how many were refused for good */
   #take(group: Group, list: readonly Uint8Array[], now: number | undefined): number {
     let refused = 0
     for (const bytes of list) {
@@ -181,7 +195,12 @@ export class GroupCredentials {
         group.book.add(bytes, now)
       } catch (error) {
         if (!isIotchainError(error)) throw error
-        refused++
+        const untimely = UNTIMELY[error.code]
+        if (untimely === undefined) refused++
+        else {
+          group.untimely = true
+          this.#options.log.limited(error.code, 'warn', { group: gname(group.gid) }, untimely)
+        }
       }
     }
     return refused
@@ -196,6 +215,7 @@ export class GroupCredentials {
         askedMs: undefined,
         askedPastMs: undefined,
         asking: undefined,
+        untimely: false,
       }
       this.#groups.set(gname(gid), group)
     }

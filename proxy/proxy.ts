@@ -71,6 +71,7 @@ export class ObjectProxy {
       archive,
       credentials: this.credentials,
       clock,
+      log,
       maxSkewSeconds: config.accept.maxSkew / 1000,
       maxObjectOctets: config.accept.objectBytes,
       rate: new RateLimit({

@@ -28,7 +28,7 @@ export interface RoutesOptions {
 export const ERROR_CODES: Readonly<Record<string, number>> = {
   'object/malformed': Code.badRequest,
   'object/too-large': Code.requestEntityTooLarge,
-  'object/future': Code.badRequest,
+  'object/future': Code.serviceUnavailable,
   'object/swapped': Code.unauthorized,
   'object/unknown-signer': Code.unauthorized,
   'object/unknown-sid': Code.unauthorized,
@@ -38,6 +38,7 @@ export const ERROR_CODES: Readonly<Record<string, number>> = {
   'proxy/bad-path': Code.badRequest,
   'proxy/bad-query': Code.badRequest,
   'proxy/bad-registration': Code.badRequest,
+  'proxy/clock': Code.serviceUnavailable,
   'proxy/unknown-group': Code.forbidden,
   'proxy/unknown-device': Code.forbidden,
   'proxy/order': Code.conflict,

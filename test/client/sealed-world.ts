@@ -23,11 +23,13 @@ const SENML = 112
 
 export class TestClock implements Clock {
   seconds: number
+  /** Seconds that it is ahead of the time that passes. */
+  wrongBy = 0
   constructor(seconds = 1_800_000_000) {
     this.seconds = seconds
   }
   nowMs(): number {
-    return this.seconds * 1000
+    return (this.seconds + this.wrongBy) * 1000
   }
   monotonicMs(): number {
     return this.seconds * 1000

@@ -8,7 +8,7 @@ import { GroupCredentials } from '../../proxy/credentials.ts'
 import { type KeyServer, KeyServers } from '../../proxy/key-servers.ts'
 import { RateLimit } from '../../proxy/rate-limit.ts'
 import { parseTarget } from '../../proxy/target.ts'
-import { silentLogger } from '../../runtime/log.ts'
+import { createLogger, silentLogger } from '../../runtime/log.ts'
 import { openMemoryStore } from '../../store/memory.ts'
 import type { Store } from '../../store/store.ts'
 import { TestClock, TestDevice, type TestGroup, TestKeyServer } from '../client/sealed-world.ts'
@@ -49,6 +49,7 @@ interface World {
   admission: Admission
   credentials: GroupCredentials
   changed: string[]
+  lines: string[]
   put(bytes: Uint8Array, path?: string, backlog?: boolean): Promise<string>
 }
 
@@ -61,7 +62,9 @@ async function world(store: Store = openMemoryStore(), before?: World): Promise<
   standIn.groups.push(group)
   const keyServers = new KeyServers({ servers: [standIn], store, clock, log: silentLogger, unknownPerMinute: 3 })
   await keyServers.load()
-  const credentials = new GroupCredentials({ keyServers, store, clock, log: silentLogger, refetchMs: 10_000 })
+  const lines: string[] = []
+  const log = createLogger({ name: 'proxy', write: (line) => lines.push(line), monotonicMs: () => clock.monotonicMs() })
+  const credentials = new GroupCredentials({ keyServers, store, clock, log, refetchMs: 10_000 })
   await credentials.load()
   const archive = await ObjectArchive.open(store, {
     devices: 4,
@@ -74,6 +77,7 @@ async function world(store: Store = openMemoryStore(), before?: World): Promise<
     archive,
     credentials,
     clock,
+    log,
     maxSkewSeconds: 300,
     maxObjectOctets: 1000,
     rate: new RateLimit({ clock, perSecond: 1, burst: 50, what: 'objects' }),
@@ -82,7 +86,7 @@ async function world(store: Store = openMemoryStore(), before?: World): Promise<
   })
   const put = (bytes: Uint8Array, path = 's/temp', backlog = false) =>
     admission.put(parseTarget([device.address, ...path.split('/')]), bytes, backlog)
-  return { clock, standIn, keyServer, device, group, archive, admission, credentials, changed, put }
+  return { clock, standIn, keyServer, device, group, archive, admission, credentials, changed, lines, put }
 }
 
 describe('a proxy stores', () => {
@@ -171,6 +175,49 @@ describe('a proxy stores', () => {
     await expect(second.put(old)).rejects.toThrow(code('proxy/order'))
     expect(await second.put(w.group.seal().signed)).toBe('changed')
     expect(second.standIn.asked).toBe(0)
+  })
+})
+
+describe('a proxy whose clock is wrong', () => {
+  /** Seals as the rest of the world does, by a clock that shows so much more than the proxy's. */
+  const ahead = (w: World, seconds: number): Uint8Array => w.group.seal({ iat: w.clock.seconds + seconds }).signed
+  const toldOf = (w: World, what: string): number => w.lines.filter((line) => line.includes(what)).length
+
+  test('behind: refused for now, told once in a while, and taken when the clock is right', async () => {
+    const w = await world()
+    const early = ahead(w, 3600)
+    for (let i = 0; i < 5; i++) {
+      await expect(w.put(early)).rejects.toMatchObject({ code: 'object/future', retryAfterSeconds: 60 })
+    }
+    expect(toldOf(w, 'the clock of this proxy seems to be behind')).toBe(1)
+    w.clock.seconds += 3600
+    expect(await w.put(early)).toBe('created')
+  })
+
+  test('a stranger makes it say nothing of clocks', async () => {
+    const w = await world()
+    const forged = ahead(w, 3600)
+    forged[forged.length - 1]! ^= 1
+    await expect(w.put(forged)).rejects.toThrow(code('object/future'))
+    expect(toldOf(w, 'clock')).toBe(0)
+  })
+
+  test.each([
+    ['behind', -7200],
+    ['ahead', 3 * 86_400],
+  ])('%s by so much that no credential is in force: the device comes again', async (where, off) => {
+    const w = await world()
+    const credential = w.group.credential()
+    w.standIn.credentials = async () => [credential]
+    const sealed = w.group.seal().signed
+    w.clock.wrongBy = off
+    for (let i = 0; i < 3; i++) {
+      await expect(w.put(sealed)).rejects.toMatchObject({ code: 'proxy/clock', retryAfterSeconds: 60 })
+    }
+    expect(toldOf(w, `the clock of this proxy seems to be ${where}`)).toBe(1)
+    w.clock.wrongBy = 0
+    w.clock.seconds += 60
+    expect(await w.put(sealed)).toBe('created')
   })
 })
 

@@ -76,6 +76,9 @@ test('PUT answers with the code of each case', async () => {
   expect(await put('s/temp', new Uint8Array(1001))).toBe('4.13')
   expect(await put('s/temp', group.seal().signed, { contentFormat: ContentFormat.coseMac0 })).toBe('4.15')
   expect(await put('s/@reserved', group.seal().signed)).toBe('4.00')
+  // by a clock that is ahead of the proxy's, or a proxy's that is behind
+  const early = await client.put(at('s/temp'), group.seal({ iat: clock.seconds + 100 }).signed, SIGNED)
+  expect([early.codeText, early.maxAge, early.problem?.title]).toEqual(['5.03', 40, 'object/future'])
   // a group that no key server has
   expect(await put('s/temp', keyServer.group(device, 3).seal().signed)).toBe('4.03')
   expect((await client.delete(at('s/temp'))).codeText).toBe('4.05')
@@ -101,12 +104,14 @@ test('a batch says for each item what became of it', async () => {
   const batch = encodeBatch([
     { path: ['s', 'temp', '@pack', '500'], object: pack },
     { path: ['s', 'temp'], object: Uint8Array.of(0) },
+    { path: ['s', 'temp'], object: group.seal({ iat: clock.seconds + 100 }).signed },
   ])
   const reply = await client.post(at('@batch'), batch, { contentFormat: ContentFormat.cbor })
   expect(reply.codeText).toBe('2.04')
   expect(decodeBatchReply(reply.payload).map((c) => `${c >> 5}.${String(c & 31).padStart(2, '0')}`)).toEqual([
     '2.04',
     '4.00',
+    '5.03',
   ])
   expect((await client.post(at('@batch'), batch)).codeText).toBe('4.15')
   expect((await client.get(at('s/temp/@pack/500'))).codeText).toBe('2.05')
