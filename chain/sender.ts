@@ -5,6 +5,7 @@
  */
 import { IotchainError } from '../protocol/errors.ts'
 import { keccak256 } from './account.ts'
+import { pause, within } from './patience.ts'
 import { revertError } from './revert.ts'
 import { type Rpc, RpcError } from './rpc.ts'
 import {
@@ -200,20 +201,25 @@ export class TransactionSender {
 
   /** @param hashes of the transaction, and of those with lower fees that it takes the place of */
   async #follow(intent: Intent, raw: Hex, hashes: readonly Hex[], options: SendOptions): Promise<Receipt> {
-    const of = options.confirmations ?? 0
-    let waited = 0
+    const { confirmations: of = 0, signal } = options
+    let seenMs = performance.now()
     let lastDepth = -1
+    // a node that takes questions and answers none must not make it longer
+    const patient = <T>(work: Promise<T>): Promise<T | undefined> =>
+      within(Math.max(this.#pollMs, seenMs + this.#patienceMs - performance.now()), work, signal)
     for (let look = 1; ; look++) {
-      options.signal?.throwIfAborted()
-      const found = await this.#look(hashes)
+      signal?.throwIfAborted()
+      const found = await patient(this.#look(hashes))
       if (found === undefined) {
-        waited += this.#pollMs
         lastDepth = -1
         // a reorg or a restart may have lost it; sending it again is harmless
-        if (look % 20 === 0 && (await this.#isOvertaken(raw, hashes))) throw replaced(intent, hashes[0] as Hex)
-        if (waited > this.#patienceMs) throw notMined(intent, hashes[0] as Hex, this.#patienceMs)
+        if (look % 20 === 0 && (await patient(this.#isOvertaken(raw, hashes)))) {
+          throw replaced(intent, hashes[0] as Hex)
+        }
+        if (performance.now() - seenMs > this.#patienceMs) throw notMined(intent, hashes[0] as Hex, this.#patienceMs)
       } else {
         const { hash, receipt, depth } = found
+        seenMs = performance.now()
         if (receipt.status === '0x0') throw await this.#failure(intent, receipt)
         if (depth !== lastDepth) {
           options.onProgress?.({
@@ -227,7 +233,7 @@ export class TransactionSender {
         lastDepth = depth
         if (depth >= of) return toReceipt(hash, receipt)
       }
-      await pause(this.#pollMs, options.signal)
+      await pause(this.#pollMs, signal)
     }
   }
 
@@ -275,17 +281,3 @@ export class TransactionSender {
 
 const NONCE_TAKEN = /nonce too low|replacement transaction underpriced|nonce has already been used/i
 const KNOWN = /already known|already imported|known transaction/i
-
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(signal?.reason)
-    }
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }, ms)
-    signal?.addEventListener('abort', onAbort, { once: true })
-  })
-}

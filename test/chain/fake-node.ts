@@ -21,7 +21,7 @@ export interface FakeNode {
   /** bodies received */
   readonly seen: { method: string; params: unknown[] }[]
   /** replaces whatever would be sent */
-  raw: ((body: string) => { status?: number; body: string } | 'hang' | 'drop') | undefined
+  raw: ((body: string) => { status?: number; body: string } | 'hang' | 'drop' | undefined) | undefined
   stop(): Promise<void>
 }
 

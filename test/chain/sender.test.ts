@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { grantIntent, payIntent, revokeIntent, roleIntent } from '../../chain/intents.ts'
 import { explainRevert, revertError } from '../../chain/revert.ts'
 import { JsonRpc } from '../../chain/rpc.ts'
@@ -6,7 +6,7 @@ import { TransactionSender } from '../../chain/sender.ts'
 import type { SendProgress } from '../../chain/transaction.ts'
 import type { Hex } from '../../chain/types.ts'
 import { createAccount } from '../../chain/wallet.ts'
-import { fakeNode } from './fake-node.ts'
+import { type FakeNode, fakeNode } from './fake-node.ts'
 import { createStage, type Stage } from './stage.ts'
 
 let s: Stage
@@ -188,6 +188,43 @@ describe('sending', () => {
     })
     expect((await sender.send(payIntent(client, 1n))).block).toBe(5)
     await node.stop()
+  })
+})
+
+describe('a node that takes questions and answers none any more', () => {
+  async function silent(patienceSeconds: number): Promise<{ sender: TransactionSender; node: FakeNode }> {
+    const node = await fakeNode({
+      eth_chainId: '0x7',
+      eth_getTransactionCount: '0x0',
+      eth_getBalance: '0xffffffffffffffffff',
+      eth_getBlockByNumber: { baseFeePerGas: '0x7' },
+      eth_maxPriorityFeePerGas: '0x1',
+      eth_estimateGas: '0x5208',
+      eth_sendRawTransaction: '0x00',
+    })
+    node.raw = (body) => (body.includes('eth_getTransactionReceipt') ? 'hang' : undefined)
+    onTestFinished(() => node.stop())
+    const rpc = new JsonRpc({ url: node.url, timeoutMs: 3600_000 })
+    return {
+      sender: new TransactionSender({ rpc, chainId: 7, account: createAccount(), pollMs: 10, patienceSeconds }),
+      node,
+    }
+  }
+
+  test('is waited for no longer than the patience', async () => {
+    const { sender } = await silent(0.2)
+    await expect(sender.send(payIntent(client, 1n))).rejects.toMatchObject({ code: 'chain/not-mined' })
+  })
+
+  test('keeps nobody from giving up', async () => {
+    const { sender } = await silent(3600)
+    const stop = new AbortController()
+    const onProgress = (p: SendProgress): void => {
+      if (p.phase === 'sent') setTimeout(() => stop.abort(), 50)
+    }
+    await expect(sender.send(payIntent(client, 1n), { signal: stop.signal, onProgress })).rejects.toMatchObject({
+      name: 'AbortError',
+    })
   })
 })
 
