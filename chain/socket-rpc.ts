@@ -1,6 +1,7 @@
 /**
  * JSON-RPC over a lasting connection: a node's socket file (IPC) or WebSocket. What is under way when the connection
- * breaks fails as `chain/unreachable`; the next request connects again. Nothing is subscribed to, nothing is replayed.
+ * breaks fails as `chain/unreachable`; the next request connects again. So it does after a request that nothing came
+ * after: a connection may be dead without a sign (suspended host, NAT). Nothing is subscribed to, nothing is replayed.
  */
 import { createConnection } from 'node:net'
 import { IotchainError } from '../protocol/errors.ts'
@@ -15,6 +16,8 @@ export interface WireEvents {
 export interface Wire {
   send(text: string): void
   close(): void
+  /** At once, without a word to the other side. */
+  destroy(): void
 }
 
 /** A node by its address: http(s)://, ws(s)://, or the path of its socket file. @throws `chain/bad-url` */
@@ -39,6 +42,10 @@ export class SocketRpc implements Rpc {
   readonly #timeoutMs: number
   readonly #pending = new Map<number, Pending>()
   #wire: Promise<Wire> | undefined
+  /** What `#wire` came to. */
+  #live: Wire | undefined
+  /** Messages that came. */
+  #heard = 0
   #nextId = 1
 
   /** @throws `chain/bad-url` */
@@ -65,8 +72,10 @@ export class SocketRpc implements Rpc {
     const wire = await this.#connected()
     return new Promise<T>((resolve, reject) => {
       const id = this.#nextId++
+      const heard = this.#heard
       const timer = setTimeout(() => {
         this.#pending.delete(id)
+        if (this.#heard === heard) this.#abandon(wire)
         reject(this.#unreachable('timed out'))
       }, this.#timeoutMs)
       this.#pending.set(id, { method, resolve: resolve as (value: never) => void, reject, timer })
@@ -85,7 +94,7 @@ export class SocketRpc implements Rpc {
       const mine: Promise<Wire> = this.#open({
         onmessage: (text) => this.#take(text),
         onclose: () => {
-          if (this.#wire === mine) this.#lost()
+          if (this.#wire === mine) this.#lost('it closed the connection')
         },
       })
       return mine
@@ -93,7 +102,9 @@ export class SocketRpc implements Rpc {
     this.#wire ??= open()
     const opening = this.#wire
     try {
-      return await opening
+      const wire = await opening
+      if (this.#wire === opening) this.#live = wire
+      return wire
     } catch (cause) {
       if (this.#wire === opening) this.#wire = undefined
       throw this.#unreachable((cause as NodeJS.ErrnoException).code ?? (cause as Error).message, cause)
@@ -101,6 +112,7 @@ export class SocketRpc implements Rpc {
   }
 
   #take(text: string): void {
+    this.#heard++
     let answer: { id?: unknown; result?: unknown; error?: { code?: unknown; message?: unknown; data?: unknown } }
     try {
       answer = JSON.parse(text)
@@ -120,11 +132,17 @@ export class SocketRpc implements Rpc {
     }
   }
 
-  #lost(): void {
+  #abandon(wire: Wire): void {
+    if (this.#live === wire) this.#lost('the connection is dead')
+    wire.destroy()
+  }
+
+  #lost(why: string): void {
     this.#wire = undefined
+    this.#live = undefined
     for (const { reject, timer } of this.#pending.values()) {
       clearTimeout(timer)
-      reject(this.#unreachable('it closed the connection'))
+      reject(this.#unreachable(why))
     }
     this.#pending.clear()
   }
@@ -145,7 +163,10 @@ function openSocketFile(path: string, events: WireEvents): Promise<Wire> {
     let text = ''
     socket.setEncoding('utf8')
     socket.on('error', reject)
-    socket.on('connect', () => resolve({ send: (t) => socket.write(`${t}\n`), close: () => socket.destroy() }))
+    const destroy = (): void => {
+      socket.destroy()
+    }
+    socket.on('connect', () => resolve({ send: (t) => socket.write(`${t}\n`), close: destroy, destroy }))
     socket.on('data', (chunk: string) => {
       text += chunk
       for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {

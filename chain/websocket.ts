@@ -57,6 +57,9 @@ export function openWebSocket(url: URL, events: WireEvents, timeoutMs: number): 
           socket.end(frame(Opcode.close, Buffer.alloc(0)))
           socket.destroySoon()
         },
+        destroy: () => {
+          socket.destroy()
+        },
       })
     })
     attempt.end()

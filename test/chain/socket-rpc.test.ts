@@ -148,6 +148,35 @@ describe('over WebSocket', () => {
     rpc.close()
   })
 
+  test('a connection that died without a sign: the next request takes another one', async () => {
+    const rpc = new SocketRpc({ url, timeoutMs: 150 })
+    const normal = answer
+    answer = (r, socket) => {
+      if (socket !== sockets[0]) normal(r, socket)
+    }
+    const closed = new Promise((resolve) => server.once('upgrade', (_, socket: Socket) => socket.on('end', resolve)))
+    await expect(rpc.call('x')).rejects.toMatchObject({ message: expect.stringContaining('timed out') })
+    expect(await rpc.call('x', [1])).toEqual([1])
+    expect(sockets).toHaveLength(2)
+    await closed
+    rpc.close()
+  })
+
+  test('a request that takes too long on a connection that lives', async () => {
+    const rpc = new SocketRpc({ url, timeoutMs: 150 })
+    const normal = answer
+    answer = (r, socket) => {
+      if (r.method !== 'slow') normal(r, socket)
+    }
+    const slow = expect(rpc.call('slow')).rejects.toMatchObject({ message: expect.stringContaining('timed out') })
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    expect(await rpc.call('x', [1])).toEqual([1])
+    await slow
+    expect(await rpc.call('x', [2])).toEqual([2])
+    expect(sockets).toHaveLength(1)
+    rpc.close()
+  })
+
   test('no WebSocket there, a false handshake, nobody there', async () => {
     await expect(new SocketRpc({ url: `${url}/liar` }).call('x')).rejects.toMatchObject({ code: 'chain/unreachable' })
     server.removeAllListeners('upgrade')
