@@ -3,7 +3,7 @@
  * yet, in the order of their numbers. Writes are gathered (each 5 s or 64 KiB) to spare SD cards; what reaches the
  * proxy before that is never written to the queue. The queue is a ring: the oldest go first, counted.
  */
-import { isIotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import type { Logger } from '../runtime/log.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import { prefixRange, type Store, type StoreOperation } from '../store/store.ts'
@@ -121,20 +121,19 @@ export class SealedStore {
     const found: QueuedObject[] = []
     const isLive = (object: QueuedObject): boolean =>
       !object.past && object.iat >= minIat && this.#queue.has(object.seq)
+    let unreadable = false
     for await (const [key, value] of this.#options.store.range({
       ...prefixRange('u/'),
       limit: limit + this.#deletions.size,
     })) {
       if (this.#deletions.has(seqOfKey(key))) continue
-      try {
-        const object = decodeRecord<QueuedObject>(value)
-        if (!isLive(object)) found.push(object)
-      } catch {
-        this.#deletions.add(seqOfKey(key))
-        this.#schedule()
-      }
+      const object = this.#read(key, value)
+      if (object === undefined) unreadable = true
+      else if (!isLive(object)) found.push(object)
       if (found.length === limit) return found
     }
+    // they stood in the place of others, which have to be looked at now
+    if (unreadable && found.length === 0) return this.backlog(limit, minIat)
     for (const seq of this.#unwritten) {
       if (found.length === limit) break
       const object = this.#queue.get(seq)
@@ -157,8 +156,9 @@ export class SealedStore {
     this.#dirty.delete(path)
     await this.commit()
     const { store } = this.#options
-    for await (const [, value] of store.range(prefixRange('u/'))) {
-      const object = decodeRecord<QueuedObject>(value)
+    for await (const [key, value] of store.range(prefixRange('u/'))) {
+      const object = this.#read(key, value)
+      if (object === undefined) continue
       if (object.path === path || object.path.startsWith(`${path}/`)) this.done(object)
     }
     await store.batch([{ type: 'del', key: `o/${path}` }])
@@ -213,6 +213,21 @@ export class SealedStore {
     this.#diskQueued += fresh.length - deleted.length
     if (this.#deletions.size > 0) this.#schedule()
     await this.#dropOldest()
+  }
+
+  /** A record of the queue. One that cannot be read is taken out: nothing else shall wait for it. */
+  #read(key: string, value: Uint8Array): QueuedObject | undefined {
+    const seq = seqOfKey(key)
+    try {
+      const object = decodeRecord<QueuedObject | undefined>(value)
+      if (object?.seq === seq && typeof object.path === 'string' && object.signed instanceof Uint8Array) return object
+      throw new IotchainError('store/corrupt', 'a record of the local store is not what it should be')
+    } catch (error) {
+      this.#options.log.limited('queue-record', 'warn', { seq, err: error }, 'a queued object cannot be read: left out')
+      this.#deletions.add(seq)
+      this.#schedule()
+      return undefined
+    }
   }
 
   /** The ring: makes room on the disk. */

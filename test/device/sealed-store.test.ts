@@ -5,9 +5,10 @@ import { describe, expect, test } from 'vitest'
 import type { SealedObject } from '../../device/sealed-object.ts'
 import { SealedStore } from '../../device/sealed-store.ts'
 import { IotchainError } from '../../protocol/errors.ts'
-import { silentLogger } from '../../runtime/log.ts'
+import { createLogger, type Logger, silentLogger } from '../../runtime/log.ts'
 import { openLevelStore } from '../../store/level.ts'
 import { openMemoryStore } from '../../store/memory.ts'
+import { encodeRecord } from '../../store/records.ts'
 import type { Store } from '../../store/store.ts'
 import { bundleProgram } from '../child-program.ts'
 import { memoryFolder } from './fixtures.ts'
@@ -17,7 +18,10 @@ function object(seq: number, iat = 1000, path = '/s/x'): SealedObject {
   return { path, seq, sid: Uint8Array.of(1), session: 1, iat, signed, encrypt0: new Uint8Array(80) }
 }
 
-function open(store: Store, more: { strict?: boolean; queueCapacity?: number } = {}): Promise<SealedStore> {
+function open(
+  store: Store,
+  more: { strict?: boolean; queueCapacity?: number; log?: Logger } = {},
+): Promise<SealedStore> {
   return SealedStore.open({ store, log: silentLogger, strict: false, queueCapacity: 1000, ...more })
 }
 
@@ -92,6 +96,45 @@ describe('sealed objects', () => {
     await objects.commit()
     await objects.commit()
     expect(await seqs(await open(memory))).toEqual([4, 5])
+  })
+
+  test('a queued record that cannot be read is left out, told once, and holds nothing up', async () => {
+    const store = openMemoryStore()
+    const first = await open(store)
+    for (let seq = 1; seq <= 6; seq++)
+      await first.add(object(seq, 1000, seq % 2 === 0 ? '/s/y' : '/s/x'), { latest: true })
+    await first.close()
+    const key = (seq: number) => `u/${seq.toString(16).padStart(12, '0')}`
+    const other = await store.get(key(6))
+    await store.batch([
+      // cut short, no record at all, the record of another number
+      { type: 'put', key: key(1), value: (await store.get(key(1)))!.subarray(0, 20) },
+      { type: 'put', key: key(2), value: encodeRecord(7) },
+      { type: 'put', key: key(3), value: other! },
+    ])
+    const lines: string[] = []
+    const log = createLogger({ name: 'device', write: (line) => lines.push(line) })
+    const forgetting = await open(store, { log })
+    await forgetting.forget('/s/x')
+    expect(await seqs(forgetting)).toEqual([4, 6])
+    expect(forgetting.latest('/s/x')).toBeUndefined()
+    await forgetting.close()
+    expect(lines.filter((line) => line.includes('cannot be read'))).toHaveLength(1)
+    expect((await open(store)).queued).toBe(2)
+  })
+
+  test('unreadable records at the head of the queue do not hide what is behind them', async () => {
+    const store = openMemoryStore()
+    const first = await open(store)
+    for (let seq = 1; seq <= 5; seq++) await first.add(object(seq), { latest: true })
+    await first.close()
+    for (const seq of [1, 2, 3])
+      await store.batch([{ type: 'put', key: `u/00000000000${seq}`, value: encodeRecord({}) }])
+    const objects = await open(store)
+    expect(await seqs(objects, 1)).toEqual([4])
+    expect(await seqs(objects, 2)).toEqual([4, 5])
+    await objects.commit()
+    expect(objects.queued).toBe(2)
   })
 
   test('a full disk loses the oldest beyond memory, says so, and passes', async () => {
