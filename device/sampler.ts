@@ -1,6 +1,7 @@
 /**
  * Asks the drivers, each at its own pace by the monotonic clock. A failing sensor yields a sample of quality `error`,
- * is tried again after 1 to 60 s, and never disturbs the others.
+ * is tried again after 1 to 60 s, and never disturbs the others. It is asked one thing at a time: a read that hangs in
+ * the kernel holds one of the few threads that all share.
  */
 
 import type { Clock } from '../protocol/clock.ts'
@@ -39,6 +40,10 @@ export class Sampler {
   #lastReportMs = Number.NEGATIVE_INFINITY
   #lastValue = ''
   #turn: Promise<void> | undefined
+  /** What the driver has been asked and has not answered yet. */
+  #asked: Promise<readonly Measurement[]> | undefined
+  /** It has not answered in time. */
+  #overdue = false
   /** Monotonic milliseconds of the last turn that ended, well or not. */
   lastTurnMs: number | undefined
   /** The last good samples. */
@@ -111,23 +116,18 @@ export class Sampler {
   }
 
   async #measure(outOfTurn: boolean): Promise<void> {
-    const { driver, log, path, onChange } = this.#options
+    const { log, path } = this.#options
     try {
-      if (!this.#started) {
-        await driver.start()
-        this.#started = true
-        if (onChange && driver.watch !== undefined) {
-          this.#unwatch = driver.watch((measurements) => this.#report(measurements, true))
-        }
-      }
-      const measurements = await limited(driver.read(), path)
+      const measurements = await this.#ask()
       if (this.#failures > 0) log.info({ path, failures: this.#failures }, 'the sensor answers again')
       this.#failures = 0
       this.#report(measurements, outOfTurn)
     } catch (error) {
       if (this.#stopped) return
       this.#failures++
-      log.limited(`sensor ${path}`, 'warn', { path, err: error, failures: this.#failures }, 'the sensor failed')
+      if (!this.#overdue) {
+        log.limited(`sensor ${path}`, 'warn', { path, err: error, failures: this.#failures }, 'the sensor failed')
+      }
       const { clock, periodMs } = this.#options
       const silenceMs = clock.monotonicMs() - this.#lastReportMs
       if (this.#failures === 1 || silenceMs >= (periodMs ?? BACK_OFF_MS.max)) {
@@ -138,6 +138,34 @@ export class Sampler {
         )
       }
     }
+  }
+
+  async #ask(): Promise<readonly Measurement[]> {
+    const { log, path } = this.#options
+    // somebody may be asking out of turn
+    while (this.#asked !== undefined && !this.#overdue) await limited(this.#asked, path).catch(() => undefined)
+    if (this.#overdue) throw unanswered(path)
+    const asked = this.#startAndRead().finally(() => {
+      this.#asked = undefined
+      this.#overdue = false
+    })
+    this.#asked = asked
+    return limited(asked, path, () => {
+      this.#overdue = true
+      log.warn({ path }, 'the sensor does not answer: it is not asked again before it does')
+    })
+  }
+
+  async #startAndRead(): Promise<readonly Measurement[]> {
+    const { driver, onChange } = this.#options
+    if (!this.#started) {
+      await driver.start()
+      this.#started = true
+      if (onChange && driver.watch !== undefined && !this.#stopped) {
+        this.#unwatch = driver.watch((measurements) => this.#report(measurements, true))
+      }
+    }
+    return driver.read()
   }
 
   #report(measurements: readonly Measurement[], always: boolean): void {
@@ -170,13 +198,17 @@ function normal(m: Measurement): Measurement {
   return sound ? m : { ...m, v: undefined, quality: 'error' }
 }
 
-async function limited<T>(work: Promise<T>, path: string): Promise<T> {
+function unanswered(path: string): IotchainError {
+  return new IotchainError('sensor/timeout', `${path}: the sensor does not answer`)
+}
+
+async function limited<T>(work: Promise<T>, path: string, onLate?: () => void): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new IotchainError('sensor/timeout', `${path}: the sensor does not answer`)),
-      READ_LIMIT_MS,
-    )
+    timer = setTimeout(() => {
+      onLate?.()
+      reject(unanswered(path))
+    }, READ_LIMIT_MS)
   })
   try {
     return await Promise.race([work, late])

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Driver, Measurement, Sample } from '../../device/drivers/driver.ts'
 import { senmlOf } from '../../device/reading.ts'
 import { Sampler, type SamplerOptions } from '../../device/sampler.ts'
-import { silentLogger } from '../../runtime/log.ts'
+import { createLogger, silentLogger } from '../../runtime/log.ts'
 
 beforeEach(
   () =>
@@ -19,13 +19,14 @@ class TestDriver implements Driver {
   reads = 0
   stopped = false
   hang = false
+  hanging: (() => void)[] = []
   watcher: ((m: readonly Measurement[]) => void) | undefined
   async start(): Promise<void> {
     if (this.startError !== undefined) throw this.startError
   }
   async read(): Promise<readonly Measurement[]> {
     this.reads++
-    if (this.hang) return new Promise(() => undefined)
+    if (this.hang) await new Promise<void>((resolve) => this.hanging.push(resolve))
     if (this.value instanceof Error) throw this.value
     return [{ v: this.value, quality: 'ok' }]
   }
@@ -111,9 +112,73 @@ describe('sampler', () => {
     await vi.advanceTimersByTimeAsync(30_500)
     expect(qualities()).toEqual(['error'])
     driver.hang = false
+    driver.hanging[0]?.()
     await vi.advanceTimersByTimeAsync(2000)
     expect(qualities()).toEqual(['error', 'ok'])
     expect(made.isAlive()).toBe(true)
+    await made.stop()
+  })
+
+  test('a read that hangs is the only one, is told once, and the sensor comes back when it ends', async () => {
+    const lines: string[] = []
+    const log = createLogger({
+      name: 'device',
+      write: (line) => lines.push(line),
+      monotonicMs: () => performance.now(),
+    })
+    const driver = new TestDriver()
+    driver.hang = true
+    const { made, qualities } = sampler(driver, { log })
+    void made.start()
+    for (let hour = 0; hour < 3; hour++) {
+      await vi.advanceTimersByTimeAsync(3_600_000)
+      await made.readNow()
+      expect(made.isAlive()).toBe(true)
+    }
+    expect(driver.reads).toBe(1)
+    expect(lines).toHaveLength(1)
+    expect(lines[0]).toContain('does not answer')
+    expect(new Set(qualities())).toEqual(new Set(['error']))
+    // a sign of life each period all the same
+    expect(qualities().length).toBeGreaterThan(100)
+    driver.hang = false
+    driver.hanging[0]?.()
+    await vi.advanceTimersByTimeAsync(61_000)
+    expect(qualities().at(-1)).toBe('ok')
+    expect(lines.at(-1)).toContain('answers again')
+    await made.stop()
+  })
+
+  test('a reading out of turn waits for the one that is on its way, and is one of its own', async () => {
+    const driver = new TestDriver()
+    const { made, values } = sampler(driver)
+    await made.start()
+    driver.hang = true
+    const first = made.readNow()
+    const second = made.readNow()
+    await vi.advanceTimersByTimeAsync(100)
+    expect(driver.reads).toBe(2)
+    driver.hang = false
+    driver.value = 2
+    driver.hanging[0]?.()
+    await Promise.all([first, second])
+    expect(driver.reads).toBe(3)
+    expect(values()).toEqual([1, 2, 2])
+    await made.stop()
+  })
+
+  test('a sensor whose start hangs is one that does not answer', async () => {
+    const driver = new TestDriver()
+    let go = (): void => undefined
+    driver.start = () => new Promise<void>((resolve) => (go = resolve))
+    const { made, qualities } = sampler(driver)
+    void made.start()
+    await vi.advanceTimersByTimeAsync(600_000)
+    expect(made.isAlive()).toBe(true)
+    expect(qualities()[0]).toBe('error')
+    go()
+    await vi.advanceTimersByTimeAsync(61_000)
+    expect(qualities().at(-1)).toBe('ok')
     await made.stop()
   })
 
