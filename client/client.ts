@@ -22,7 +22,7 @@ import { type OpenerOptions, type Reading, ReadingOpener } from './open.ts'
 import type { ClientSigner } from './signer.ts'
 import { coapSource, deviceSource } from './sources.ts'
 import type { ClientState, MembershipRecord } from './state.ts'
-import { Watch, type WatchCallbacks } from './watch.ts'
+import { Watch, type WatchCallbacks, type WatchOptions } from './watch.ts'
 
 export interface IotClientOptions {
   readonly chain: ChainIdentity
@@ -206,9 +206,9 @@ export class IotClient {
     return this.#opener.open(bytes, { device: place.device, path: place.path, form })
   }
 
-  watch(place: ObjectPlace, callbacks: WatchCallbacks, options: { form?: 'signed' | 'mac' } = {}): Watch {
+  watch(place: ObjectPlace, callbacks: WatchCallbacks, options: WatchOptions = {}): Watch {
     this.useAsSource(place)
-    return new Watch(this.#opener, place, options.form ?? 'signed', callbacks)
+    return new Watch(this.#opener, place, callbacks, options)
   }
 
   /** Opens octets that came by any other way. */

@@ -2,6 +2,7 @@
  * A resource followed: CoAP observe underneath (which registers again by itself), each notification verified and
  * opened in turn. A refused one is told and forgotten; the watch goes on.
  */
+import { Code } from '../transport/coap/codes.ts'
 import type { CoapResponse, Observation } from '../transport/coap/messages.ts'
 import { responseError } from './errors.ts'
 import { acceptOf, describe, type ObjectPlace, pathAt } from './fetch.ts'
@@ -12,11 +13,20 @@ export interface WatchCallbacks {
   readonly onReading: (reading: Reading) => void
   /** What came could not be accepted (`object/…`, `client/…`). */
   readonly onRefused?: ((error: Error) => void) | undefined
-  /** The server is silent for now; the watch goes on trying. */
+  /** The server is silent, or has nothing to give, for now; the watch goes on trying. */
   readonly onInterrupted?: ((error: Error) => void) | undefined
-  /** The watch is over: without an error after `close()`. */
+  /** The watch is over: without an error after `close()`, with `client/…` where the server will have none of it. */
   readonly onEnd?: ((error?: Error) => void) | undefined
 }
+
+export interface WatchOptions {
+  readonly form?: 'signed' | 'mac' | undefined
+  /** Something was read just now: go on also if the first registration fails for now. */
+  readonly persistent?: boolean | undefined
+}
+
+/** After the owner had it forgotten, while a device starts or takes another configuration, there is none for a while. */
+const PASSING = [Code.notFound]
 
 export class Watch {
   readonly #opener: ReadingOpener
@@ -28,22 +38,25 @@ export class Watch {
   #working: Promise<void> | undefined
   #closed = false
 
-  constructor(opener: ReadingOpener, place: ObjectPlace, form: 'signed' | 'mac', callbacks: WatchCallbacks) {
+  constructor(opener: ReadingOpener, place: ObjectPlace, callbacks: WatchCallbacks, options: WatchOptions = {}) {
+    const { form = 'signed', persistent } = options
     this.#opener = opener
     this.#place = place
     this.#form = form
     this.#callbacks = callbacks
+    const told = (error: Error, refusal: CoapResponse | undefined): Error =>
+      refusal === undefined ? error : responseError(refusal, describe(place))
     this.#observation = place.connection.observe(
       pathAt(place),
       {
         onNotification: (response) => this.#notified(response),
-        onInterrupted: callbacks.onInterrupted,
-        onEnd: (error) => {
+        onInterrupted: (error, refusal) => callbacks.onInterrupted?.(told(error, refusal)),
+        onEnd: (error, refusal) => {
           this.#closed = true
-          callbacks.onEnd?.(error)
+          callbacks.onEnd?.(error && told(error, refusal))
         },
       },
-      { accept: acceptOf(form) },
+      { accept: acceptOf(form), persistent, passing: PASSING },
     )
   }
 

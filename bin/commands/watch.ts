@@ -63,7 +63,7 @@ export function registerWatch(program: Command): void {
                 onInterrupted: (error) => ctx.out.note(`${error.message}; trying again`),
                 onEnd: (error) => (error === undefined ? resolve() : reject(error)),
               },
-              { form },
+              { form, persistent: true },
             )
             watch.ready.catch(() => undefined)
           })

@@ -13,7 +13,9 @@ import { gname } from '../../protocol/groups/gid.ts'
 import { Code } from '../../transport/coap/codes.ts'
 import { ContentFormat } from '../../transport/coap/content-format.ts'
 import { CoapEndpoint } from '../../transport/coap/endpoint.ts'
+import { problemReply } from '../../transport/coap/problem-details.ts'
 import { Router } from '../../transport/coap/router.ts'
+import type { CoapReply, CoapRequest } from '../../transport/coap/server.ts'
 import { bindUdp } from '../../transport/coap/udp.ts'
 import { addressOfNumber, CHAIN, TestClock, TestDevice, type TestGroup, TestKeyServer } from '../client/sealed-world.ts'
 
@@ -28,7 +30,9 @@ afterEach(async () => {
 async function serve(device: TestDevice, groups: readonly TestGroup[], newest: () => Uint8Array) {
   const sealed = () => ({ code: Code.content, payload: newest(), contentFormat: ContentFormat.coseSign1, maxAge: 60 })
   const path = `/d/${device.address}/s/temp`
-  const router = new Router().add({ pattern: path, observable: true, get: sealed }).add({
+  let refusal: ((observing: boolean) => CoapReply | undefined) | undefined
+  const get = (request: CoapRequest): CoapReply => refusal?.(request.observe !== undefined) ?? sealed()
+  const router = new Router().add({ pattern: path, observable: true, get }).add({
     pattern: '/bc/:gid',
     get: ({ params }) => {
       const group = groups.find((g) => gname(g.gid) === params['gid'])
@@ -38,8 +42,90 @@ async function serve(device: TestDevice, groups: readonly TestGroup[], newest: (
   const endpoint = new CoapEndpoint(await bindUdp({ host: '127.0.0.1' }), { router })
   closers.push(() => endpoint.close())
   const uri = `coap://127.0.0.1:${endpoint.address.port}`
-  return { uri, resource: uri + path, changed: () => endpoint.notify(path) }
+  const refuse = (with_: typeof refusal): void => {
+    refusal = with_
+  }
+  return { uri, resource: uri + path, changed: () => endpoint.notify(path), refuse }
 }
+
+/** A watch under way, of a resource of which one reading after the other can be sealed. */
+async function watching(refuseFirst?: (observing: boolean) => CoapReply | undefined) {
+  const clock = new TestClock(Math.floor(Date.now() / 1000) - 300)
+  const device = new TestDevice(7)
+  const group = new TestKeyServer(clock).group(device)
+  let newest = Uint8Array.from(group.seal({ value: 1 }).signed)
+  const proxy = await serve(device, [group], () => newest)
+  proxy.refuse(refuseFirst)
+  const home = await homeOf([group], clock, proxy.uri)
+  const said = { out: '', err: '' }
+  const argv = ['node', 'iotchain', 'watch', proxy.resource]
+  const stream = (to: 'out' | 'err') => ({
+    write: (text: string) => {
+      said[to] += text
+    },
+  })
+  const running = runProgram(await createIotchain(argv), argv, {
+    streams: { stdout: stream('out'), stderr: stream('err') },
+    env: { IOTCHAIN_HOME: home },
+  })
+  const seal = (value: number): void => {
+    newest = Uint8Array.from(group.seal({ value }).signed)
+    proxy.changed()
+  }
+  await vi.waitFor(() => expect(said.err).toContain('watching'), 10_000)
+  return { proxy, said, running, seal }
+}
+
+test('what passes by itself does not end a watch: nothing there for a while, too many requests, a server that is busy', async () => {
+  const { proxy, said, running, seal } = await watching()
+  for (const [i, reply] of [
+    { code: Code.notFound },
+    problemReply(Code.tooManyRequests, { title: 'proxy/rate' }, 1),
+    problemReply(Code.serviceUnavailable, { title: 'proxy/key-server' }, 1),
+  ].entries()) {
+    const before = said.err.split('trying again').length
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    proxy.refuse(() => reply)
+    proxy.changed()
+    await vi.waitFor(() => expect(said.err.split('trying again').length).toBeGreaterThan(before), 10_000)
+    proxy.refuse(undefined)
+    const readings = said.out.split('\n').length
+    await vi.waitFor(() => {
+      seal(20 + i)
+      expect(said.out.split('\n').length).toBeGreaterThan(readings)
+    }, 15_000)
+  }
+  expect(said.err).toContain('there is no /s/temp of 0x')
+  expect(said.err).toContain('is not available now: proxy/rate; trying again')
+  process.emit('SIGTERM')
+  expect(await running).toBe(143)
+}, 60_000)
+
+test('also when it meets the first registration', async () => {
+  let left = 1
+  const { said, running, seal } = await watching((observing) =>
+    observing && left-- > 0 ? problemReply(Code.serviceUnavailable, { title: 'device/no-reading' }, 1) : undefined,
+  )
+  const readings = said.out.split('\n').length
+  await vi.waitFor(() => {
+    seal(30)
+    expect(said.out.split('\n').length).toBeGreaterThan(readings)
+  }, 15_000)
+  expect(said.err).toContain('trying again')
+  process.emit('SIGTERM')
+  await running
+}, 30_000)
+
+test('a refusal for good ends it with a sentence, a hint and an exit code', async () => {
+  const { proxy, said, running } = await watching()
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  proxy.refuse(() => problemReply(Code.notAcceptable, { detail: 'offered is content-format 17' }))
+  proxy.changed()
+  expect(await running).toBe(1)
+  expect(said.err).toContain('error: /s/temp of 0x')
+  expect(said.err).toContain('is not to be had in this form: offered is content-format 17')
+  expect(said.err).toContain('hint: proxies have signed objects only')
+}, 30_000)
 
 /** The home of a client that has joined these groups. */
 async function homeOf(groups: readonly TestGroup[], clock: TestClock, uri: string): Promise<string> {

@@ -100,6 +100,8 @@ export interface ObserveInit extends Omit<RequestInit, 'method' | 'timeoutMs'> {
   readonly timeoutMs?: number | undefined
   /** Go on trying even if the first registration gets no answer. Default: that ends the observation. */
   readonly persistent?: boolean | undefined
+  /** Refusals that pass by themselves, beside 5.xx and 4.29: the client goes on registering after them too. */
+  readonly passing?: readonly number[] | undefined
 }
 
 export interface ObserveCallbacks {
@@ -107,11 +109,11 @@ export interface ObserveCallbacks {
   readonly onNotification: (response: CoapResponse) => void
   /**
    * The observation is over: without an error after `close()`, else with the reason (`coap/observe-refused` when the
-   * server says 4.xx, `coap/peer-gone`, `coap/closed`).
+   * server says 4.xx, then with its answer; `coap/peer-gone`, `coap/closed`).
    */
-  readonly onEnd?: ((error?: Error) => void) | undefined
-  /** The server does not answer for now; the client goes on registering again by itself. */
-  readonly onInterrupted?: ((error: Error) => void) | undefined
+  readonly onEnd?: ((error?: Error, refusal?: CoapResponse) => void) | undefined
+  /** The server does not answer, or refuses, for now; the client goes on registering again by itself. */
+  readonly onInterrupted?: ((error: Error, refusal?: CoapResponse) => void) | undefined
 }
 
 export interface Observation {

@@ -104,12 +104,12 @@ export class ClientObservation implements Observation {
     this.#controller.abort(new IotchainError('coap/aborted', 'the observation was closed'))
   }
 
-  #end(error: Error): void {
+  #end(error: Error, refusal?: CoapResponse): void {
     if (this.#ended) return
     this.#stop()
     this.#parts.exchanges.close(this.#handle)
     this.#rejectReady(error)
-    this.#callbacks.onEnd?.(error)
+    this.#callbacks.onEnd?.(error, refusal)
   }
 
   #request(observe: 0 | 1): { code: number; tail: Uint8Array; confirmable: boolean } {
@@ -139,7 +139,6 @@ export class ClientObservation implements Observation {
     if (this.#ended) return
     this.#handle.onResponse = (notification) => this.#onMessage(notification, false)
     this.#handle.onFailure = (error) => this.#end(error)
-    this.#failures = 0
     this.#onMessage(message, true)
   }
 
@@ -156,6 +155,7 @@ export class ClientObservation implements Observation {
       return
     }
     this.#echoRounds = 0
+    this.#failures = 0
     const { observe } = response
     this.#registered = observe !== undefined
     const now = this.#parts.timers.monotonicMs()
@@ -245,14 +245,18 @@ export class ClientObservation implements Observation {
     const { title, detail } = response.problem ?? {}
     const why = [codeName(response.code), title, detail].filter((part) => part !== undefined).join(', ')
     const error = new IotchainError('coap/observe-refused', `the server ended the observation: ${why}`)
-    const passing = response.code >> 5 === 5 || response.code === Code.tooManyRequests
+    const passing =
+      response.code >> 5 === 5 ||
+      response.code === Code.tooManyRequests ||
+      this.#init.passing?.includes(response.code) === true
     if (passing && (this.#delivered || this.#init.persistent === true)) {
       this.#interrupt(
         error,
         Math.max(this.#retryMs(), response.options.has(OptionNumber.maxAge) ? maxAgeMs(response) : 0),
+        response,
       )
     } else {
-      this.#end(error)
+      this.#end(error, response)
     }
   }
 
@@ -265,12 +269,12 @@ export class ClientObservation implements Observation {
     this.#interrupt(error, this.#retryMs())
   }
 
-  #interrupt(error: Error, retryMs: number): void {
+  #interrupt(error: Error, retryMs: number, refusal?: CoapResponse): void {
     // notifications of a relation that the server still knows go on arriving meanwhile
     this.#handle.onResponse = (notification) => this.#onMessage(notification, false)
     this.#handle.onFailure = (failed) => this.#end(failed)
     this.#schedule(retryMs)
-    this.#callbacks.onInterrupted?.(error)
+    this.#callbacks.onInterrupted?.(error, refusal)
   }
 
   #retryMs(): number {

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { utf8 } from '../../../protocol/bytes.ts'
 import { Code } from '../../../transport/coap/codes.ts'
 import { type Message, MessageType } from '../../../transport/coap/message.ts'
+import type { CoapResponse } from '../../../transport/coap/messages.ts'
 import { type CoapOption, textOption, uintOption } from '../../../transport/coap/option-set.ts'
 import { OptionNumber } from '../../../transport/coap/options.ts'
 import { ready } from '../../../transport/coap/reply.ts'
@@ -365,6 +366,40 @@ describe('the client', () => {
     await w.timers.until(third.ready)
     expect(persistent.heard).toEqual(['0'])
     third.close()
+  })
+
+  test('a refusal that passes by itself interrupts it, another one ends it and is handed on', async () => {
+    const { heard, ended, interrupted } = collect()
+    const refusals: (CoapResponse | undefined)[] = []
+    const observation = w.client().observe(
+      '/v',
+      {
+        onNotification: (response) => heard.push(response.text),
+        onInterrupted: (error, refusal) => {
+          interrupted.push(error)
+          refusals.push(refusal)
+        },
+        onEnd: (error, refusal) => {
+          ended.push(error)
+          refusals.push(refusal)
+        },
+      },
+      { passing: [Code.notFound] },
+    )
+    await w.timers.until(observation.ready)
+    set({ code: Code.notFound })
+    await w.timers.advance(600_000)
+    // after 2, 4, 8 … 60 s
+    expect(interrupted.length).toBeGreaterThan(8)
+    expect(interrupted.length).toBeLessThan(25)
+    expect(ended).toEqual([])
+    set(text('back'))
+    await w.timers.advance(60_000)
+    expect(heard.at(-1)).toBe('back')
+    set({ code: Code.forbidden })
+    await w.timers.advance(10_000)
+    expect(ended).toMatchObject([{ code: 'coap/observe-refused' }])
+    expect([refusals[0]?.code, refusals.at(-1)?.code]).toEqual([Code.notFound, Code.forbidden])
   })
 
   test('polls what cannot be observed', async () => {
