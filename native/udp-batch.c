@@ -39,6 +39,20 @@ void release_udp(struct udp *udp) {
   if (--udp->users == 0) free(udp);
 }
 
+/* Where `space` lies now: somebody may have given its memory to another thread, and that is freed there. */
+static unsigned char *octets_of(struct udp *udp) {
+  napi_handle_scope scope;
+  napi_value space;
+  const unsigned char *octets = NULL;
+  size_t room = 0;
+  if (napi_open_handle_scope(udp->env, &scope) != napi_ok) return NULL;
+  if (napi_get_reference_value(udp->env, udp->space, &space) != napi_ok || !get_octets(udp->env, space, &octets, &room) ||
+      room < READ_AT_ONCE * STRIDE)
+    octets = NULL;
+  napi_close_handle_scope(udp->env, scope);
+  return (unsigned char *)octets;
+}
+
 /* Calls callback(count, octets). */
 static void tell(struct udp *udp, int count, size_t octets) {
   napi_env env = udp->env;
@@ -52,6 +66,25 @@ static void tell(struct udp *udp, int count, size_t octets) {
       napi_get_and_clear_last_exception(env, &error) == napi_ok)
     napi_fatal_exception(env, error);
   napi_close_handle_scope(env, scope);
+}
+
+static void on_closed(struct uv_poll_s *poll) {
+  struct udp *udp = uv_handle_get_data(poll);
+  napi_async_cleanup_hook_handle cleanup = udp->cleanup;
+  free(poll);
+  napi_delete_reference(udp->env, udp->callback);
+  napi_delete_reference(udp->env, udp->space);
+  napi_async_destroy(udp->env, udp->context);
+  release_udp(udp);
+  /* the last: it may end the environment */
+  if (cleanup != NULL) napi_remove_async_cleanup_hook(cleanup);
+}
+
+static void shut_udp(struct udp *udp) {
+  if (udp->fd < 0) return;
+  if (udp->poll != NULL) uv_close(udp->poll, on_closed);
+  close(udp->fd);
+  udp->fd = -1;
 }
 
 union control {
@@ -115,9 +148,15 @@ static void read_all(struct udp *udp) {
   union control controls[READ_AT_ONCE];
   size_t octets;
   for (int turn = 0; turn < READS_A_TURN && udp->fd >= 0; turn++) {
+    unsigned char *space = octets_of(udp);
+    if (space == NULL) {
+      tell(udp, -EFAULT, 0);
+      shut_udp(udp);
+      return;
+    }
     memset(messages, 0, sizeof messages);
     for (int i = 0; i < READ_AT_ONCE; i++) {
-      parts[i].iov_base = udp->octets + (size_t)i * STRIDE + HEADER;
+      parts[i].iov_base = space + (size_t)i * STRIDE + HEADER;
       parts[i].iov_len = LONGEST - 1;
       messages[i].msg_hdr.msg_name = &from[i];
       messages[i].msg_hdr.msg_namelen = sizeof from[i];
@@ -127,7 +166,7 @@ static void read_all(struct udp *udp) {
       messages[i].msg_hdr.msg_controllen = sizeof controls[i];
     }
     int count = recvmmsg(udp->fd, messages, READ_AT_ONCE, MSG_DONTWAIT, NULL);
-    int taken = count > 0 ? gather(udp->octets, udp->v6, messages, count, &octets) : 0;
+    int taken = count > 0 ? gather(space, udp->v6, messages, count, &octets) : 0;
     if (taken > 0) tell(udp, taken, octets);
     else if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) tell(udp, -errno, 0);
     if (count < READ_AT_ONCE) return;
@@ -152,25 +191,6 @@ static void on_ready(struct uv_poll_s *poll, int status, int events) {
   if (events & READABLE) read_all(udp);
 }
 
-static void on_closed(struct uv_poll_s *poll) {
-  struct udp *udp = uv_handle_get_data(poll);
-  napi_async_cleanup_hook_handle cleanup = udp->cleanup;
-  free(poll);
-  napi_delete_reference(udp->env, udp->callback);
-  napi_delete_reference(udp->env, udp->space);
-  napi_async_destroy(udp->env, udp->context);
-  release_udp(udp);
-  /* the last: it may end the environment */
-  if (cleanup != NULL) napi_remove_async_cleanup_hook(cleanup);
-}
-
-static void shut_udp(struct udp *udp) {
-  if (udp->fd < 0) return;
-  if (udp->poll != NULL) uv_close(udp->poll, on_closed);
-  close(udp->fd);
-  udp->fd = -1;
-}
-
 /* The environment ends: a worker, or the process. */
 static void on_cleanup(napi_async_cleanup_hook_handle handle, void *data) {
   (void)handle;
@@ -180,7 +200,7 @@ static void on_cleanup(napi_async_cleanup_hook_handle handle, void *data) {
 /*
  * readUdp(socket, space, callback) → 0 or −errno. From now on the loop of events stays for the socket, and
  * callback(count, octets) is called: count > 0 datagrams lie in the first `octets` of `space`; 0: there is room again for
- * what is to be sent; < 0: −errno, and the socket goes on.
+ * what is to be sent; < 0: −errno, and the socket goes on; −EFAULT: `space` has lost its memory, and the socket is closed.
  */
 napi_value read_udp(napi_env env, napi_callback_info info) {
   napi_value arguments[3], name, result;
@@ -202,7 +222,6 @@ napi_value read_udp(napi_env env, napi_callback_info info) {
   uv_handle_set_data(poll, udp);
   udp->poll = poll;
   udp->env = env;
-  udp->octets = (unsigned char *)space;
   udp->users++;
   if (napi_create_reference(env, arguments[2], 1, &udp->callback) != napi_ok ||
       napi_create_reference(env, arguments[1], 1, &udp->space) != napi_ok ||
@@ -260,22 +279,23 @@ napi_value send_batch(napi_env env, napi_callback_info info) {
   napi_value arguments[4], result;
   size_t count = 4, length;
   const unsigned char *data;
-  int32_t at, datagrams;
+  int32_t from, datagrams;
   struct udp *udp;
   struct iovec parts[BATCH];
   struct mmsghdr messages[BATCH];
   union control controls[BATCH];
   if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || (udp = udp_of(env, arguments[0])) == NULL ||
-      !get_octets(env, arguments[1], &data, &length) || napi_get_value_int32(env, arguments[2], &at) != napi_ok ||
+      !get_octets(env, arguments[1], &data, &length) || napi_get_value_int32(env, arguments[2], &from) != napi_ok ||
       napi_get_value_int32(env, arguments[3], &datagrams) != napi_ok)
     return NULL;
-  if (at < 0 || datagrams < 0 || datagrams > BATCH) return NULL;
+  if (from < 0 || datagrams < 0 || datagrams > BATCH) return NULL;
+  size_t at = (size_t)from;
   memset(messages, 0, sizeof *messages * (size_t)datagrams);
   for (int i = 0; i < datagrams; i++) {
-    if (length < HEADER || (size_t)at > length - HEADER) return NULL;
+    if (length < HEADER || at > length - HEADER) return NULL;
     const unsigned char *item = data + at;
     size_t octets = (size_t)item[LENGTH_AT] << 8 | item[LENGTH_AT + 1];
-    if (item[0] > ADDRESS_MAX || octets > length - HEADER - (size_t)at ||
+    if (item[0] > ADDRESS_MAX || octets > length - HEADER - at ||
         !set_own(&messages[i].msg_hdr, &controls[i], udp->v6, item + OWN_AT))
       return NULL;
     parts[i].iov_base = (void *)(item + HEADER);
@@ -284,7 +304,7 @@ napi_value send_batch(napi_env env, napi_callback_info info) {
     messages[i].msg_hdr.msg_namelen = item[0];
     messages[i].msg_hdr.msg_iov = &parts[i];
     messages[i].msg_hdr.msg_iovlen = 1;
-    at += (int32_t)(HEADER + octets);
+    at += HEADER + octets;
   }
   int sent;
   do sent = sendmmsg(udp->fd, messages, (unsigned)datagrams, MSG_DONTWAIT);

@@ -26,7 +26,6 @@ struct udp {
   struct uv_poll_s *poll;  /* NULL while it is not read */
   napi_env env;
   napi_ref callback, space;
-  unsigned char *octets;   /* of `space` */
   napi_async_context context;
   napi_async_cleanup_hook_handle cleanup;
 };

@@ -107,10 +107,10 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
   const port = options.port ?? 0
   const address = isNumeric(host) ? host : await resolveHost(host)
   const multicast = multicastAt(address, options.multicast)
-  let socket: BoundSocket
+  let transport: UdpTransport
   try {
     if (multicast !== undefined && port !== 0) await assertFree(port, address)
-    socket = await openSocket(port, address, { ...options, share: multicast !== undefined })
+    transport = new UdpTransport(await openSocket(port, address, { ...options, share: multicast !== undefined }))
   } catch (error) {
     // a host without IPv6
     if (options.host === undefined && (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT') {
@@ -118,7 +118,6 @@ export async function bindUdp(options: UdpOptions = {}): Promise<UdpTransport> {
     }
     throw bindError(error as NodeJS.ErrnoException, host, port)
   }
-  const transport = new UdpTransport(socket)
   if (multicast !== undefined || (isWildcard(address) && port !== 0)) await transport.join(multicast)
   return transport
 }

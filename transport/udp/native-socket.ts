@@ -88,7 +88,9 @@ export class NativeSocket implements BoundSocket {
   start(callbacks: SocketCallbacks): void {
     this.#callbacks = callbacks
     const fault = this.#native.readUdp(this.#udp, this.#space, (count, octets) => this.#read(count, octets))
-    if (fault !== 0) throw systemError(fault, 'recv')
+    if (fault === 0) return
+    this.#native.closeUdp(this.#udp)
+    throw systemError(fault, 'recv')
   }
 
   send(datagram: Uint8Array, to: Destination): void {
@@ -118,7 +120,12 @@ export class NativeSocket implements BoundSocket {
       for (let at = 0; at < end; ) {
         const start = at + HEADER
         const next = start + (((space[at + LENGTH_AT] as number) << 8) | (space[at + LENGTH_AT + 1] as number))
-        this.#callbacks?.onmessage(space.subarray(start, next), this.#peerAt(at))
+        try {
+          this.#callbacks?.onmessage(space.subarray(start, next), this.#peerAt(at))
+        } catch (error) {
+          // what others sent does not pay for it
+          process.nextTick(raise, error)
+        }
         at = next
       }
     } finally {
@@ -142,10 +149,17 @@ export class NativeSocket implements BoundSocket {
     const system = Uint8Array.prototype.slice.call(space, start, end)
     const { address, port } = addressOf(this.#native, system)
     const arrived = ownEnd > own ? Uint8Array.prototype.slice.call(space, own, ownEnd) : undefined
+    // an interface may come back with another number, or get another name: this peer is looked up for each datagram
+    if (address.includes('%')) return new UdpPeer(address, port, undefined, arrived)
     const peer = new UdpPeer(address, port, system, arrived)
     this.#peers[place] = peer
     return peer
   }
+}
+
+/** As if each datagram had come by itself. */
+function raise(error: unknown): never {
+  throw error
 }
 
 function isAt(octets: Uint8Array | undefined, space: Uint8Array, start: number, end: number): boolean {

@@ -2,6 +2,7 @@
  * Sends the datagrams of one turn of the event loop in one system call (Linux: `sendmmsg`), in order; those that the
  * socket has no room for wait, up to a bound.
  */
+import { isIPv6 } from 'node:net'
 import { constants } from 'node:os'
 import { type Destination, systemError } from './socket.ts'
 
@@ -66,6 +67,10 @@ export class SendBatch {
     const { length } = datagram
     if (length > LONGEST) throw systemError(-constants.errno.EMSGSIZE, `send ${length} octets`)
     const address = to.system ?? this.#addressOf(to)
+    if (address === undefined) {
+      this.#parts.onfailure(-constants.errno.ENODEV)
+      return
+    }
     if (this.#count === MOST || this.#end + HEADER + length > ROOM) this.flush()
     const octets = this.#octets
     const at = this.#end
@@ -146,9 +151,11 @@ export class SendBatch {
     this.#waiting.push(Uint8Array.prototype.slice.call(this.#octets, start, end))
   }
 
-  #addressOf({ address, port }: Destination): Uint8Array {
+  /** undefined where the interface of a zone is not there: like a network that is down, it may come back. */
+  #addressOf({ address, port }: Destination): Uint8Array | undefined {
     const held = this.#addresses.get(address)
     const system = held ?? this.#parts.socketAddress(address)
+    if (system === undefined && address.includes('%') && isIPv6(address)) return undefined
     if (system === undefined || !(port >= 0 && port <= 0xffff)) {
       throw systemError(-constants.errno.EINVAL, `send to ${address}, port ${port}`)
     }

@@ -1,13 +1,14 @@
 import { createSocket, type Socket } from 'node:dgram'
-import { networkInterfaces } from 'node:os'
+import { constants, networkInterfaces } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Peer } from '../../../transport/coap/transport.ts'
 import { bindUdp, type UdpTransport } from '../../../transport/coap/udp.ts'
 import { bindingFile } from '../../../transport/native.ts'
-import { type UdpBinding, type UdpHandle, udpBinding } from '../../../transport/udp/native-socket.ts'
-import { LENGTH_AT, OWN_AT } from '../../../transport/udp/send-batch.ts'
+import { NativeSocket, type UdpBinding, type UdpHandle, udpBinding } from '../../../transport/udp/native-socket.ts'
+import type { UdpPeer } from '../../../transport/udp/peer.ts'
+import { HEADER, LENGTH_AT, OWN_AT } from '../../../transport/udp/send-batch.ts'
 
 const native = udpBinding()
 const SKIPPED = native === undefined ? ' (skipped: the binding is not built, or this is no Linux)' : ''
@@ -273,6 +274,19 @@ describe.skipIf(native === undefined)(`the binding${SKIPPED}`, () => {
     expect(binding.readUdp(udp, space, () => {})).toBeUndefined()
   })
 
+  test('writes nothing into memory that its space has lost', async () => {
+    const udp = open()
+    const port = (binding.udpAddress(udp) as Buffer).readUInt16BE(2)
+    const space = Buffer.allocUnsafeSlow(2 * 1024 * 1024)
+    const told = new Promise<number>((resolve) => binding.readUdp(udp, space, resolve))
+    const memory = space.buffer as ArrayBuffer
+    structuredClone(memory, { transfer: [memory] })
+    const { socket } = await listener('udp4', '127.0.0.1')
+    socket.send('x', port, '127.0.0.1')
+    expect(await told).toBe(-constants.errno.EFAULT)
+    await expect.poll(() => binding.udpAddress(udp)).toBeUndefined()
+  })
+
   test('takes no other object for a socket, and a closed one for nothing', () => {
     expect(() => binding.sendBatch({}, Buffer.alloc(100), 0, 1)).toThrow(TypeError)
     expect(() => binding.closeUdp(undefined as never)).toThrow(TypeError)
@@ -315,5 +329,74 @@ describe.skipIf(native === undefined)(`the binding${SKIPPED}`, () => {
     )
     await new Promise((opened) => worker.once('message', opened))
     expect(await worker.terminate()).toBe(1)
+  })
+})
+
+/** A binding whose sockets receive what `arrive` says: one datagram of one octet from each of `count` ports of `from`. */
+function doubled(from: string, fault = 0) {
+  let told: ((count: number, octets: number) => void) | undefined
+  let space: Uint8Array = Buffer.alloc(0)
+  let closed = 0
+  const binding = {
+    udpAddress: () => Buffer.alloc(16),
+    addressText: () => from,
+    sendBatch: (_udp: UdpHandle, _octets: Uint8Array, _from: number, count: number) => count,
+    readUdp: (_udp: UdpHandle, into: Uint8Array, callback: typeof told) => {
+      space = into
+      told = callback
+      return fault
+    },
+    closeUdp: () => void closed++,
+  } as unknown as UdpBinding
+  const arrive = (count: number): void => {
+    for (let i = 0; i < count; i++) {
+      const at = i * (HEADER + 1)
+      space.fill(0, at, at + HEADER + 1)
+      space[at] = 28
+      space[at + 4] = 1 + i // the port
+      space[at + LENGTH_AT + 1] = 1
+      space[at + HEADER] = i
+    }
+    told?.(count, count * (HEADER + 1))
+  }
+  return { socket: new NativeSocket(binding, {}, true), arrive, closed: () => closed }
+}
+
+describe('a socket of the binding', () => {
+  test('hands over what came beside a datagram whose taker throws', () => {
+    const raised = vi.spyOn(process, 'nextTick').mockImplementation(() => undefined)
+    onTestFinished(() => raised.mockRestore())
+    const { socket, arrive } = doubled('::1')
+    const got: number[] = []
+    const onmessage = (datagram: Uint8Array): void => {
+      got.push(datagram[0] as number)
+      if (datagram[0] === 1) throw new Error('of one')
+    }
+    socket.start({ onmessage, onfailure: () => undefined })
+    arrive(4)
+    expect(got).toEqual([0, 1, 2, 3])
+    expect(raised.mock.calls.map(([, error]) => (error as unknown as Error).message)).toEqual(['of one'])
+  })
+
+  test.each([
+    ['2001:db8::1', true],
+    // the interface may be another one by the next datagram
+    ['fe80::1%eth0', false],
+  ])('keeps the number of an interface with no peer: %s', (from, kept) => {
+    const { socket, arrive } = doubled(from)
+    const peers: UdpPeer[] = []
+    socket.start({ onmessage: (_datagram, peer) => void peers.push(peer), onfailure: () => undefined })
+    arrive(1)
+    arrive(1)
+    expect(peers.map(({ system }) => system !== undefined)).toEqual([kept, kept])
+    expect(peers[0] === peers[1]).toBe(kept)
+  })
+
+  test('is closed when it cannot be read', () => {
+    const { socket, closed } = doubled('::1', -constants.errno.ENOSPC)
+    expect(() => socket.start({ onmessage: () => undefined, onfailure: () => undefined })).toThrow(
+      expect.objectContaining({ code: 'ENOSPC' }),
+    )
+    expect(closed()).toBe(1)
   })
 })

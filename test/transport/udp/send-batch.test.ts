@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import { expect, test } from 'vitest'
 import { HEADER, LENGTH_AT, OWN_AT, SendBatch } from '../../../transport/udp/send-batch.ts'
 
-const { EAGAIN, EINVAL, ENETUNREACH } = constants.errno
+const { EAGAIN, EINVAL, ENETUNREACH, ENODEV } = constants.errno
 
 /** A socket that takes what `answers` says, call by call, and everything afterwards; keeps what was taken. */
 function setup(answers: number[] = []) {
@@ -25,7 +25,7 @@ function setup(answers: number[] = []) {
       return answer
     },
     awaitRoom: () => void awaited++,
-    socketAddress: (address) => (address === 'odd' ? undefined : Buffer.alloc(16)),
+    socketAddress: (address) => (address === 'odd' || address.endsWith('%gone') ? undefined : Buffer.alloc(16)),
     onfailure: (errno) => {
       failed.push(errno)
       for (const hear of heard) hear(errno)
@@ -105,6 +105,16 @@ test('an address or a length that no datagram can have is said at once', () => {
   batch.add(one(3, 65_535), to)
   batch.flush()
   expect(taken).toEqual([2, 3])
+})
+
+test('an interface that is gone loses a datagram, and is no fault of the address', () => {
+  const { batch, taken, failed } = setup()
+  batch.add(one(1), { address: 'fe80::1%gone', port: 1 })
+  batch.add(one(2), to)
+  batch.flush()
+  expect(taken).toEqual([2])
+  expect(failed).toEqual([-ENODEV])
+  expect(() => batch.add(one(3), { address: 'odd%gone', port: 1 })).toThrow(expect.objectContaining({ code: 'EINVAL' }))
 })
 
 test('while datagrams are gathered, nothing leaves by itself', async () => {
