@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
 const associations = process.env['IOTCHAIN_FUZZ_ASSOCIATIONS'] ?? '6000'
+const rounds = process.env['IOTCHAIN_FUZZ_ROUNDS'] ?? '3000'
 const root = projectRoot()
 const file = join(root, 'native', 'build', 'dtls-sanitize.node')
 
@@ -24,16 +25,22 @@ step(
   [join(root, 'tools', 'build-dtls.mjs'), '--sanitize', '--cc', compiler],
   {},
 )
+const sanitized = {
+  IOTCHAIN_DTLS_BINDING: file,
+  LD_PRELOAD: libraries.join(':'),
+  // Node itself keeps memory until the end; leaks of the binding show in `npm run test:soak`.
+  ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=77',
+  UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1:exitcode=78',
+}
 step(
   `fuzzing ${associations} associations`,
   [join(import.meta.dirname, 'fuzz-main.js'), '--associations', associations],
-  {
-    IOTCHAIN_DTLS_BINDING: file,
-    LD_PRELOAD: libraries.join(':'),
-    // Node itself keeps memory until the end; leaks of the binding show in `npm run test:soak`.
-    ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=0:exitcode=77',
-    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1:exitcode=78',
-  },
+  sanitized,
+)
+step(
+  `fuzzing UDP sockets, ${rounds} rounds`,
+  ['--expose-gc', join(import.meta.dirname, '..', 'udp', 'fuzz-main.js'), '--rounds', rounds],
+  sanitized,
 )
 console.log('passed: no octet out of bounds, nothing undefined')
 
