@@ -382,7 +382,7 @@ describe('a socket of the binding', () => {
     ['2001:db8::1', true],
     // the interface may be another one by the next datagram
     ['fe80::1%eth0', false],
-  ])('keeps the number of an interface with no peer: %s', (from, kept) => {
+  ])('knows a peer by its octets, but not for long by the number of an interface: %s', (from, kept) => {
     const { socket, arrive } = doubled(from)
     const peers: UdpPeer[] = []
     socket.start({ onmessage: (_datagram, peer) => void peers.push(peer), onfailure: () => undefined })
