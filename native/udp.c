@@ -113,7 +113,8 @@ struct udp *udp_of(napi_env env, napi_value value) {
 /*
  * A socket for every address of the host is told at which one a datagram arrived, so that the answer comes from there: the
  * system would take the one that it likes best, and who asked another waits in vain. It hears no groups: what is sent to
- * them has sockets of its own, while the system hands to this one what any program of the host has joined.
+ * them has sockets of its own, while the system hands to this one what any program of the host has joined. To be called
+ * before the socket is bound: what comes earlier than this is not told, and IPv4 then looks like a broadcast.
  */
 static int listen_everywhere(int fd, int v6, const struct sockaddr_storage *address) {
   const int on = 1, off = 0;
@@ -155,7 +156,7 @@ napi_value open_udp(napi_env env, napi_callback_info info) {
   if (udp->fd < 0 || (v6 && setsockopt(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0) ||
       (share && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) ||
       (spread && setsockopt(udp->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
-      bind(udp->fd, (struct sockaddr *)&address, length) != 0 || listen_everywhere(udp->fd, v6, &address) != 0) {
+      listen_everywhere(udp->fd, v6, &address) != 0 || bind(udp->fd, (struct sockaddr *)&address, length) != 0) {
     int fault = errno;
     if (udp->fd >= 0) close(udp->fd);
     free(udp);
