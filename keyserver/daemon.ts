@@ -1,4 +1,5 @@
 /** The key server as a daemon: reads its files, opens store and ports, and puts the service between them. */
+import type { X509Certificate } from 'node:crypto'
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
@@ -13,6 +14,7 @@ import { readFileOrExplain } from '../runtime/atomic-file.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
 import { openAuthority } from '../runtime/pki/authority.ts'
 import { parseCertificates } from '../runtime/pki/certificate.ts'
+import { inFile } from '../runtime/pki/in-file.ts'
 import { loadPrivateKey } from '../runtime/pki/keys.ts'
 import { openLevelStore } from '../store/level.ts'
 import type { Store } from '../store/store.ts'
@@ -35,12 +37,12 @@ export interface KeyServerDaemon extends Daemon<KeyServerConfig> {
  * Reads and checks every file that the configuration names; opens no socket and no store.
  * @throws `runtime/cannot-read`, `pki/…`, `keyserver/bad-identity`, `group/bad-policy`
  */
-export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonContext): KeyServerDaemon {
+export async function createKeyServerDaemon(config: KeyServerConfig, context: DaemonContext): Promise<KeyServerDaemon> {
   const { log, resolve, checkOnly } = context
   groupPolicyOf(config)
   const missing = missingFiles(config, resolve)
   if (missing.length > 0 && !checkOnly) throw notReady(missing[0] as string)
-  const files = missing.length > 0 ? undefined : readFiles(config, context)
+  const files = missing.length > 0 ? undefined : await readFiles(config, context)
   const descriptor = missing.length > 0 ? undefined : readDescriptor(config, context)
   const { id: chainId, registry, proofs } = config.chain
   const nodes = openNodes(config.chain, { chainId, registry, descriptor, proofs }, log, context.metrics)
@@ -79,7 +81,7 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
         candidates: (head) => logs.since(head),
         revokedBySelf: (...args) => logs.revokedBySelf(...args),
       })
-      server.certificates.revoke(await revokedSerials(files.crls, files.issuers))
+      server.certificates.revoke(files.revoked)
       await server.load()
       const endpoints = await openEndpoints({
         config,
@@ -123,13 +125,13 @@ export function createKeyServerDaemon(config: KeyServerConfig, context: DaemonCo
     },
 
     async reload(next) {
-      const fresh = readFiles(next, context)
+      const fresh = await readFiles(next, context)
       if (files !== undefined && Buffer.compare(fresh.identity.spki, files.identity.spki) !== 0) {
         throw new IotchainError('keyserver/bad-identity', 'the new certificate has another key', {
           hint: 'devices and clients pin this key by the registry: renew the certificate with the same key',
         })
       }
-      running?.server.certificates.revoke(await revokedSerials(fresh.crls, fresh.issuers))
+      running?.server.certificates.revoke(fresh.revoked)
       running?.endpoints.renew(fresh.issuers, fresh.crls, fresh.identity)
       log.info('certificates and revocation lists read again; other settings count after a restart')
     },
@@ -144,10 +146,12 @@ interface Files {
   readonly identity: ServerIdentity
   readonly issuers: readonly string[]
   readonly crls: readonly string[]
+  /** Serial numbers in those lists, hex. */
+  readonly revoked: readonly string[]
   readonly enrolment: ServiceOptions['enrolment']
 }
 
-function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): Files {
+async function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): Promise<Files> {
   const { keys } = config
   const passphrase =
     keys.passphraseFile === undefined ? undefined : readSecret(resolve(keys.passphraseFile), 'passphrase file')
@@ -161,19 +165,35 @@ function readFiles(config: KeyServerConfig, { resolve, clock }: DaemonContext): 
     },
     clock.nowMs() / 1000,
   )
-  const issuers = readPems(config.issuers.map(resolve), 'CA certificate')
-  for (const pem of issuers) parseCertificates(pem)
-  const crls = readPems(config.crl.map(resolve), 'revocation list')
-  return { identity, issuers, crls, enrolment: readEnrolment(config, resolve) }
+  const issuerFiles = config.issuers.map(resolve)
+  const issuers = readPems(issuerFiles, 'CA certificate')
+  const trusted = issuers.flatMap((pem, i) => inFile(issuerFiles[i] as string, () => parseCertificates(pem)))
+  const listFiles = config.crl.map(resolve)
+  const crls = readPems(listFiles, 'revocation list')
+  const revoked = await revokedSerials(crls, issuers, listFiles)
+  return { identity, issuers, crls, revoked, enrolment: readEnrolment(config, resolve, trusted) }
 }
 
-/** The issuing CA, where this key server enrols devices. @throws `pki/wrong-key`, `runtime/cannot-read` */
-function readEnrolment(config: KeyServerConfig, resolve: (path: string) => string): Files['enrolment'] {
+/**
+ * The issuing CA, where this key server enrols devices.
+ * @throws `pki/wrong-key`, `runtime/cannot-read`, `config/invalid` for a CA whose certificates it would not take
+ */
+function readEnrolment(
+  config: KeyServerConfig,
+  resolve: (path: string) => string,
+  trusted: readonly X509Certificate[],
+): Files['enrolment'] {
   const { enrolment, chain } = config
   if (enrolment === undefined) return undefined
   const pem = readFileOrExplain(resolve(enrolment.certificate), 'certificate of the issuing CA').toString('latin1')
-  const [issuing] = parseCertificates(pem)
+  const authorities = inFile(resolve(enrolment.certificate), () => parseCertificates(pem))
+  const [issuing] = authorities
   if (issuing === undefined) throw notReady(enrolment.certificate)
+  if (!authorities.some((c) => trusted.some((ca) => ca.raw.equals(c.raw) || c.verify(ca.publicKey)))) {
+    throw new IotchainError('config/invalid', 'devices that enrol could not join: their CA is not under `issuers:`', {
+      hint: `list ${enrolment.certificate} under issuers: too`,
+    })
+  }
   const password =
     enrolment.passwordFile === undefined ? undefined : readSecret(resolve(enrolment.passwordFile), 'password file')
   const { privateKey } = loadPrivateKey(resolve(enrolment.key), password)

@@ -12,6 +12,7 @@ import {
   parseCertificates,
   spkiSha256,
 } from '../runtime/pki/certificate.ts'
+import { inFile } from '../runtime/pki/in-file.ts'
 import { loadPrivateKey } from '../runtime/pki/keys.ts'
 
 export interface ServerIdentity {
@@ -42,7 +43,7 @@ export interface IdentityFiles {
  */
 export function loadIdentity(suite: CryptoSuite, files: IdentityFiles, nowSeconds: number): ServerIdentity {
   const pem = readFileOrExplain(files.certificate, 'certificate').toString('latin1')
-  const [certificate] = parseCertificates(pem)
+  const [certificate] = inFile(files.certificate, () => parseCertificates(pem))
   const { privateKey } = loadPrivateKey(files.key, files.passphrase)
   if (certificate === undefined || !certificate.checkPrivateKey(privateKey)) {
     throw new IotchainError('keyserver/bad-identity', `the key in ${files.key} is not that of the certificate`, {

@@ -11,6 +11,8 @@ import { createBroadcastKey } from './identity.ts'
 export interface InitFiles {
   readonly certificate: string
   readonly key: string
+  /** Of `key`, where it has one or is to have one. */
+  readonly passphrase?: string | undefined
   readonly broadcast: string
 }
 
@@ -45,8 +47,8 @@ export async function initKeyServer(suite: CryptoSuite, files: InitFiles, ca?: I
     made.push(file)
   }
   await make(files.broadcast, () => createBroadcastKey(suite, files.broadcast))
-  await make(files.key, () => savePrivateKey(files.key, generateKeyPair().privateKey))
-  const { publicKey } = loadPrivateKey(files.key)
+  await make(files.key, () => savePrivateKey(files.key, generateKeyPair().privateKey, { passphrase: files.passphrase }))
+  const { publicKey } = loadPrivateKey(files.key, files.passphrase)
   if (ca !== undefined) {
     await make(files.certificate, async () => {
       const { privateKey } = loadPrivateKey(ca.key, ca.passphrase)

@@ -138,23 +138,32 @@ function parseOrder(text: string): RevocationOrder | undefined {
 
 /**
  * The serial numbers in revocation lists of the given CAs, hex.
+ * @param files where the lists are from, for what is said about them
  * @throws `pki/bad-crl` for a list that none of them signed
  */
-export async function revokedSerials(crls: readonly string[], issuers: readonly string[]): Promise<string[]> {
+export async function revokedSerials(
+  crls: readonly string[],
+  issuers: readonly string[],
+  files: readonly string[] = [],
+): Promise<string[]> {
   if (crls.length === 0) return []
   const x509 = await loadX509()
   const authorities = issuers.flatMap((pem) => parseCertificates(pem))
   const serials: string[] = []
-  for (const pem of crls) {
+  for (const [i, pem] of crls.entries()) {
+    const file = files[i] === undefined ? '' : `${files[i]}: `
     let list: InstanceType<typeof x509.X509Crl>
     try {
       list = new x509.X509Crl(pem)
     } catch (cause) {
-      throw new IotchainError('pki/bad-crl', 'that is not a certificate revocation list', { cause })
+      throw new IotchainError('pki/bad-crl', `${file}that is not a certificate revocation list`, {
+        cause,
+        hint: 'openssl crl -in FILE -noout -text shows what a file holds',
+      })
     }
     const genuine = await Promise.all(authorities.map((a) => verifies(list, a)))
     if (!genuine.some(Boolean)) {
-      throw new IotchainError('pki/bad-crl', 'a revocation list is signed by none of the issuers', {
+      throw new IotchainError('pki/bad-crl', `${file}the revocation list is signed by none of the issuers`, {
         hint: 'list the CA under `issuers:`, or take the list out',
       })
     }

@@ -109,7 +109,7 @@ async function runRecover(options: RecoverCommand): Promise<void> {
       folder,
       verifyKey: suite.ed25519.verifying(loadBroadcastKey(suite, path(config.keys.broadcast)).publicKey),
       mirrors,
-      revoked: await revokedSerials(crls, issuers),
+      revoked: await revokedSerials(crls, issuers, options.crl),
       now: Math.floor(systemClock.nowMs() / 1000),
       minSessionSeconds: groupPolicyOf(config).minSessionSeconds,
       onWarning: (text) => console.error(text),
@@ -197,7 +197,7 @@ function revoke(options: RevokeOptions): void {
 async function init(options: InitOptions): Promise<void> {
   const config = loadConfig(keyServerSchema, options.config)
   const path = (file: string): string => resolvePath(options.config, file)
-  const { certificate, key, broadcast } = config.keys
+  const { certificate, key, passphraseFile, broadcast } = config.keys
   const { caCertificate, caKey } = options
   if ((caCertificate === undefined) !== (caKey === undefined)) {
     throw new IotchainError('config/invalid', '--ca-certificate and --ca-key go together')
@@ -215,7 +215,12 @@ async function init(options: InitOptions): Promise<void> {
           names: options.name ?? [],
           days: Number(options.days),
         }
-  const files = { certificate: path(certificate), key: path(key), broadcast: path(broadcast) }
+  const files = {
+    certificate: path(certificate),
+    key: path(key),
+    passphrase: passphraseFile === undefined ? undefined : readPassword(path(passphraseFile), 'passphrase file'),
+    broadcast: path(broadcast),
+  }
   const { made, kept, spki } = await initKeyServer(suite, files, ca)
   for (const file of made) console.log(`made  ${file}`)
   for (const file of kept) console.log(`kept  ${file}`)
@@ -225,8 +230,8 @@ async function init(options: InitOptions): Promise<void> {
   }
 }
 
-function readPassword(file: string): string {
-  return readFileOrExplain(file, 'password file')
+function readPassword(file: string, what = 'password file'): string {
+  return readFileOrExplain(file, what)
     .toString('utf8')
     .replace(/\r?\n$/, '')
 }

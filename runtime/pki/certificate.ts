@@ -6,6 +6,7 @@ import type { Address } from '../../protocol/messages/address.ts'
 export type CertificateLike = X509Certificate | string | Uint8Array
 
 const DEVICE_URI = /^URI:urn:iotchain:device:(0x[0-9a-f]{40})$/
+const LOOK = 'openssl x509 -in FILE -noout -text shows what a file holds'
 const PEM_BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
 /** The SAN URI that names a device: `urn:iotchain:device:0x<40 lower-case hex>`. */
@@ -19,7 +20,7 @@ export function parseCertificate(certificate: CertificateLike): X509Certificate 
   try {
     return new X509Certificate(certificate)
   } catch (cause) {
-    throw new IotchainError('pki/bad-certificate', 'that is not an X.509 certificate', { cause })
+    throw new IotchainError('pki/bad-certificate', 'that is not an X.509 certificate', { cause, hint: LOOK })
   }
 }
 
@@ -28,7 +29,7 @@ export function parseCertificates(pem: string | Uint8Array): X509Certificate[] {
   const blocks = Buffer.from(pem as Uint8Array)
     .toString('latin1')
     .match(PEM_BLOCK)
-  if (blocks === null) throw new IotchainError('pki/bad-certificate', 'there is no certificate in that PEM text')
+  if (blocks === null) throw new IotchainError('pki/bad-certificate', 'there is no certificate in PEM', { hint: LOOK })
   return blocks.map((block) => parseCertificate(block))
 }
 

@@ -1,6 +1,7 @@
 /** P-256 private keys and their files: PKCS#8 PEM, mode 0600, encrypted where a passphrase is given. */
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFileOrExplain, writeFileAtomic } from '../atomic-file.ts'
+import { inFile } from './in-file.ts'
 import { privateKeyOf } from './x509.ts'
 
 export interface KeyPair {
@@ -36,6 +37,7 @@ export function savePrivateKey(path: string, key: KeyObject, options: SaveKeyOpt
 
 /** @throws `runtime/cannot-read`, `pki/wrong-passphrase`, `pki/bad-key` */
 export function loadPrivateKey(path: string, passphrase?: string): KeyPair {
-  const privateKey = privateKeyOf(readFileOrExplain(path, 'private key'), passphrase)
+  const pem = readFileOrExplain(path, 'private key')
+  const privateKey = inFile(path, () => privateKeyOf(pem, passphrase))
   return { privateKey, publicKey: createPublicKey(privateKey) }
 }

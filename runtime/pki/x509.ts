@@ -69,6 +69,9 @@ export function privateKeyOf(pem: string | Uint8Array, passphrase?: string): Key
         { cause, hint: 'give the passphrase with which the key was written' },
       )
     }
-    throw new IotchainError('pki/bad-key', 'that is not a private key in PEM', { cause })
+    throw new IotchainError('pki/bad-key', 'that is not a private key in PEM', {
+      cause,
+      hint: 'openssl pkey -in FILE -noout -text shows what a file holds',
+    })
   }
 }

@@ -175,7 +175,7 @@ beforeAll(async () => {
   })
   const payer = accountFromKey(anvil.keys[1] as string)
   writeFileSync(file('relay.json'), await payer.encrypt('correct horse', true))
-  daemon = createKeyServerDaemon(
+  daemon = await createKeyServerDaemon(
     keyServerSchema.parse({
       state: file('state'),
       listen: { coaps: '127.0.0.1:0', coap: '127.0.0.1:0' },

@@ -188,6 +188,48 @@ describe('the commands', () => {
     expect(code).toBe(1)
     expect(err).toContain('is not that of the certificate')
   })
+
+  test.each([
+    [
+      'a certificate in the place of a revocation list',
+      'issuers:',
+      'crl: [server.crt]\nissuers:',
+      /server\.crt: that is not a certificate rev/,
+    ],
+    [
+      'a key in the place of a certificate',
+      'server.crt',
+      'server.key',
+      /server\.key: there is no certificate in PEM\n {2}openssl x509/,
+    ],
+    [
+      'a CA that is not trusted enrols nobody',
+      '[issuing.crt, root.crt]',
+      '[other.crt]',
+      /could not join: .*\n {2}list issuing-chain/,
+    ],
+  ])('check refuses %s', async (name, from, to, expected) => {
+    const other = await createCa()
+    writeFileSync(file('other.crt'), other.root.certificate)
+    const changed = file(`${name.replaceAll(' ', '-')}.yaml`)
+    writeFileSync(changed, readFileSync(file('keyserver.yaml'), 'utf8').replace(from, to))
+    const { code, err } = cli('check', '--config', changed)
+    expect(code).toBe(1)
+    expect(err).toMatch(expected)
+  })
+
+  test('a key with a passphrase: init makes it, takes it again, and tells which key does not open', async () => {
+    const config = file('locked.yaml')
+    writeFileSync(file('passphrase'), 'three dry words\n', { mode: 0o600 })
+    const keys = 'key: locked.key, passphraseFile: passphrase'
+    writeFileSync(config, readFileSync(file('keyserver.yaml'), 'utf8').replace('key: server.key', keys))
+    expect(await command('init', '--config', config)).toContain('made  ')
+    expect(readFileSync(file('locked.key'), 'utf8')).toContain('ENCRYPTED')
+    expect(await command('init', '--config', config)).not.toContain('made  ')
+    writeFileSync(file('passphrase'), 'three wet words\n')
+    const { err } = cli('check', '--config', config)
+    expect(err).toContain(`${file('locked.key')}: the passphrase does not open the private key`)
+  })
 })
 
 describe('a running key server', () => {

@@ -47,7 +47,7 @@ const coseKey = coseKeyEd25519(signing.publicKey)
 
 const mine = (blocks: number): Promise<unknown> => rpc.call('anvil_mine', [`0x${blocks.toString(16)}`])
 
-function start(): KeyServerDaemon {
+function start(): Promise<KeyServerDaemon> {
   const config = keyServerSchema.parse({
     state: file('state'),
     listen: { coaps: '127.0.0.1:0', coap: '127.0.0.1:0' },
@@ -86,7 +86,7 @@ beforeAll(async () => {
     { certificate: file('root.crt'), key: file('root.key'), names: ['127.0.0.1'] },
   )
   spki = made.spki
-  daemon = start()
+  daemon = await start()
   await daemon.start()
 })
 
@@ -175,7 +175,7 @@ describe('a key server on a real chain', () => {
   test('goes on after a restart where it stopped', async () => {
     const before = daemon.running?.server.roster.groups.get(gname(gid()))?.newest?.session as number
     await daemon.stop()
-    daemon = start()
+    daemon = await start()
     await daemon.start()
     const group = () => daemon.running?.server.roster.groups.get(gname(gid()))
     expect(group()?.newest?.session).toBeGreaterThanOrEqual(before)
