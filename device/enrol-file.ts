@@ -3,7 +3,7 @@
  * because the code in it is a secret until it is used.
  */
 import { rmSync } from 'node:fs'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { loadConfig } from '../runtime/config.ts'
 import * as z from '../runtime/zod.ts'
 
@@ -20,7 +20,16 @@ export type EnrolFile = z.output<typeof enrolFileSchema>
 
 /** @throws `config/…` */
 export function readEnrolFile(path: string): EnrolFile {
-  return loadConfig(enrolFileSchema, path)
+  try {
+    return loadConfig(enrolFileSchema, path)
+  } catch (error) {
+    if (!isIotchainError(error)) throw error
+    const { code, message } = error
+    throw new IotchainError(code, message, {
+      cause: error,
+      hint: 'it holds two lines: keyserver: "coaps://HOST:PORT" and code: "…", as iotchain-keyserver code printed it',
+    })
+  }
 }
 
 /** After the enrolment. @throws `runtime/cannot-write` when the file stays: then the code in it must be seen as spent */

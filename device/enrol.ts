@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { suite } from '#crypto'
 import { coseKeyEd25519, thumbprintOf } from '../protocol/cose/key.ts'
 import { addressOf, signDigest } from '../protocol/crypto/secp256k1.ts'
-import { IotchainError } from '../protocol/errors.ts'
+import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { type Address, addressBytes, addressHex } from '../protocol/messages/address.ts'
 import { decodeEnrolmentReply, encodeEnrolmentBody, enrolmentDigest } from '../protocol/messages/enrolment.ts'
 import { decodeEnrolmentCode, enrolmentIdentity, enrolmentPsk } from '../protocol/messages/enrolment-code.ts'
@@ -16,6 +16,7 @@ import { deviceAddressOf, parseCertificate, spkiSha256 } from '../runtime/pki/ce
 import { loadPrivateKey } from '../runtime/pki/keys.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
+import { parseCoapUri } from '../transport/coap/uri.ts'
 import { dial } from '../transport/dial.ts'
 import { readSigningSeed } from './identity.ts'
 import { chainFiles, derOfRequest } from './pem.ts'
@@ -46,10 +47,11 @@ export const ENROLLED_FILES = { certificate: 'device.crt', ca: 'ca.crt' } as con
 
 /**
  * Makes the keys if there are none, and gets the certificate.
- * @throws `message/bad-code`, `device/refused` with the key server's reason, `dtls/…`, `device/bad-identity`,
+ * @throws `message/bad-code`, `device/unknown-code`, `device/refused` with the key server's reason, `dtls/…`, `device/bad-identity`,
  * `runtime/exists` when the device is enrolled already
  */
 export async function enrol(request: EnrolmentRequest): Promise<Enrolled> {
+  requireKeyServerUri(request.keyserver)
   const code = decodeEnrolmentCode(request.code)
   const file = (name: string): string => join(request.directory, name)
   if (readFileIfExists(file(ENROLLED_FILES.certificate)) !== undefined) {
@@ -100,6 +102,25 @@ export function assertMine(certificate: Uint8Array, address: Address, keyFile: s
   }
 }
 
-function dialWithCode(uri: string, psk: Record<string, Uint8Array>): Promise<CoapClient> {
-  return dial(uri, { secure: { psk } })
+/** `coaps://host[:port]` and nothing more: looked at before a code is asked for or keys are made. @throws `coap/bad-uri` */
+export function requireKeyServerUri(uri: string): void {
+  const { scheme, path, query } = parseCoapUri(uri)
+  if (scheme === 'coaps' && path.length === 0 && query.length === 0) return
+  throw new IotchainError('coap/bad-uri', `"${uri}" is no address of a key server`, {
+    hint: 'write coaps://HOST or coaps://HOST:PORT',
+  })
+}
+
+async function dialWithCode(uri: string, psk: Record<string, Uint8Array>): Promise<CoapClient> {
+  try {
+    return await dial(uri, { secure: { psk } })
+  } catch (cause) {
+    // The alert of TLS (RFC 4279 §2) for an identity, which is made of the code, that the server does not know.
+    const refused = isIotchainError(cause) && cause.code === 'dtls/refused'
+    if (!refused || !/psk identity/i.test(cause.message)) throw cause
+    throw new IotchainError('device/unknown-code', 'the key server does not know this code, or its time is over', {
+      cause,
+      hint: 'compare it letter by letter, and the key server’s address; `iotchain-keyserver code` makes another',
+    })
+  }
 }

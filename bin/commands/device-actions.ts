@@ -1,7 +1,7 @@
 /** What the commands of `iotchain-device` beside run and check do. Loaded only when one of them is called. */
 import { join } from 'node:path'
 import { examine, exitCodeOf } from '../../device/doctor.ts'
-import { enrol } from '../../device/enrol.ts'
+import { enrol, requireKeyServerUri } from '../../device/enrol.ts'
 import { writeEnrolledConfig } from '../../device/enrol-config.ts'
 import { deleteEnrolFile, readEnrolFile } from '../../device/enrol-file.ts'
 import { orderForget } from '../../device/forget.ts'
@@ -83,6 +83,8 @@ export async function enroll(options: EnrollOptions): Promise<void> {
   const given = options.file === undefined ? undefined : readEnrolFile(options.file)
   const keyserver = options.keyserver ?? given?.keyserver
   if (keyserver === undefined) throw usage('--keyserver or --file is needed')
+  const uri = [options.uri, given?.uri ?? ''].find((text) => text !== '') ?? keyserver
+  for (const text of [keyserver, uri]) requireKeyServerUri(text)
   const code = given?.code ?? (await readCode(options.codeFile))
   const enrolled = await enrol({ keyserver, code, directory: options.dir })
   const text = encodeRegistrationTicket(
@@ -93,7 +95,7 @@ export async function enroll(options: EnrollOptions): Promise<void> {
       registry: enrolled.registry,
       owner: enrolled.owner,
       keyServer: enrolled.keyServer,
-      uri: [options.uri, given?.uri ?? ''].find((uri) => uri !== '') ?? keyserver,
+      uri,
       nonce: 0,
       deadline: deadlineOf('30d'),
     }),
@@ -120,6 +122,7 @@ async function readCode(file: string | undefined): Promise<string> {
     text += String(chunk)
     if (text.length > 1024) throw usage('the code has 26 characters')
   }
+  if (text.trim() === '') throw usage('no code came on standard input')
   return text.trim()
 }
 

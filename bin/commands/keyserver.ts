@@ -2,10 +2,10 @@
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { suite } from '#crypto'
-import { keyServerSchema } from '../../keyserver/config.ts'
+import { type KeyServerConfig, keyServerSchema } from '../../keyserver/config.ts'
 import { readPems } from '../../keyserver/endpoints.ts'
 import { EnrolmentCodes } from '../../keyserver/enrolment-codes.ts'
-import { loadBroadcastKey } from '../../keyserver/identity.ts'
+import { loadBroadcastKey, namesOf } from '../../keyserver/identity.ts'
 import { initKeyServer } from '../../keyserver/init.ts'
 import { type Mirror, recover, requireRevocationAnswer } from '../../keyserver/recover.ts'
 import { orderRevocation, revokedSerials } from '../../keyserver/revocations.ts'
@@ -14,15 +14,16 @@ import { Storage } from '../../keyserver/storage.ts'
 import { toHex } from '../../protocol/bytes.ts'
 import { IotchainError } from '../../protocol/errors.ts'
 import { parseAddress } from '../../protocol/messages/address.ts'
-import { readFileOrExplain } from '../../runtime/atomic-file.ts'
+import { readFileIfExists, readFileOrExplain } from '../../runtime/atomic-file.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { loadConfig } from '../../runtime/config.ts'
 import { resolvePath } from '../../runtime/config-path.ts'
 import { parseDuration } from '../../runtime/duration.ts'
-import { spkiSha256 } from '../../runtime/pki/certificate.ts'
+import { parseCertificates, spkiSha256 } from '../../runtime/pki/certificate.ts'
 import { giveBack, inStateFolder } from '../../runtime/state-folder.ts'
 import { openLevelStore } from '../../store/level.ts'
 import type { CoapClient } from '../../transport/coap/client.ts'
+import { COAPS_PORT } from '../../transport/coap/uri.ts'
 import { dial } from '../../transport/dial.ts'
 
 interface InitOptions {
@@ -151,6 +152,11 @@ function code(options: CodeOptions): void {
     })
   }
   const ttlSeconds = Math.round(parseDuration(options.ttl) / 1000)
+  if (ttlSeconds < 1) {
+    throw new IotchainError('config/bad-duration', `a code that lasts ${options.ttl} could not be used`, {
+      hint: 'write for example 2h or 7d',
+    })
+  }
   const owner = parseAddress(options.owner)
   const device = options.device === undefined ? undefined : parseAddress(options.device)
   const expiresAt = Math.floor(systemClock.nowMs() / 1000) + ttlSeconds
@@ -169,7 +175,18 @@ function code(options: CodeOptions): void {
   }
   console.log(text)
   console.log(`for ${device === undefined ? 'one device' : `device ${device}`} of owner ${owner}, until ${end}`)
-  console.log('on the device: iotchain-device enroll, then type the code')
+  console.log(
+    `on the device: iotchain-device enroll --keyserver ${enrolUri(options.config, config)}, then type the code`,
+  )
+}
+
+/** Where a device reaches this key server, as far as its certificate tells. */
+function enrolUri(file: string, { keys, listen }: KeyServerConfig): string {
+  const { port } = listen.coaps
+  const pem = readFileIfExists(resolvePath(file, keys.certificate))
+  const [certificate] = pem === undefined ? [] : parseCertificates(pem)
+  const host = namesOf(certificate?.subjectAltName ?? '').find((name) => !name.startsWith('*')) ?? 'HOST'
+  return `coaps://${host}${port === COAPS_PORT ? '' : `:${port === 0 ? 'PORT' : port}`}`
 }
 
 interface RevokeOptions {

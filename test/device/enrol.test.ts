@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parse } from 'yaml'
@@ -115,7 +115,7 @@ describe('enrolment by a code', () => {
     const directory = join(temporaryFolder(), 'device')
     const wrong = encodeEnrolmentCode(suite.randomBytes(16))
     await expect(enrol({ keyserver: uri, code: wrong, directory })).rejects.toMatchObject({
-      code: expect.stringMatching(/^dtls\//),
+      code: 'device/unknown-code',
     })
     const key = readFileSync(join(directory, 'account.key'), 'utf8')
     await expect(enrol({ keyserver: uri, code: 'nonsense', directory })).rejects.toMatchObject({
@@ -123,6 +123,18 @@ describe('enrolment by a code', () => {
     })
     await enrol({ keyserver: uri, code: encodeEnrolmentCode(code), directory })
     expect(readFileSync(join(directory, 'account.key'), 'utf8')).toBe(key)
+  })
+
+  test.each([
+    'coap://keys.example',
+    'coaps+tcp://keys.example',
+    'keys.example',
+    'coaps://keys.example/x',
+    'coaps://h:70000',
+  ])('a wrong address, %s, is told before anything is made', async (keyserver) => {
+    const directory = join(temporaryFolder(), 'device')
+    await expect(enrol({ keyserver, code: 'nonsense', directory })).rejects.toMatchObject({ code: 'coap/bad-uri' })
+    expect(existsSync(directory)).toBe(false)
   })
 
   test('the file on the boot partition is checked, used once and deleted', () => {
@@ -135,6 +147,7 @@ describe('enrolment by a code', () => {
     expect(() => deleteEnrolFile(path)).toThrow(expect.objectContaining({ code: 'runtime/cannot-write' }))
     writeFileSync(path, 'keyserver: "http://x"\ncode: short\n')
     expect(() => readEnrolFile(path)).toThrow(/keyserver: must look like coaps/)
+    expect(() => readEnrolFile(path)).toThrow(expect.objectContaining({ hint: expect.stringContaining('code: "…"') }))
   })
 
   test('key server and chain go into the configuration, comments and the rest stay', () => {

@@ -173,6 +173,7 @@ describe('the commands', () => {
   test.each([
     ['an address that is none', 'message/bad-address', ['code', '--owner', '0x12']],
     ['a duration that is none', 'config/bad-duration', ['code', '--owner', OWNER, '--ttl', 'soon']],
+    ['a code that nobody could use', 'config/bad-duration', ['code', '--owner', OWNER, '--ttl', '0s']],
     ['nothing to revoke', 'config/invalid', ['revoke']],
     ['a serial number that is none', 'config/invalid', ['revoke', '--serial', 'xyz']],
     ['nothing said of revocations', 'config/invalid', ['recover']],
@@ -239,6 +240,10 @@ describe('a running key server', () => {
     const { code } = JSON.parse(
       await command('code', '--config', file('keyserver.yaml'), '--owner', OWNER, '--json'),
     ) as { code: string }
+    const told = await command('code', '--config', file('keyserver.yaml'), '--owner', OWNER)
+    expect(told).toContain(
+      'on the device: iotchain-device enroll --keyserver coaps://127.0.0.1:PORT, then type the code',
+    )
     const enrolled = await enrol({ keyserver, code, directory: file('device') })
     expect(enrolled).toMatchObject({ owner: OWNER, chainId: 20180415, registry })
     const certificate = readFileSync(file('device/device.crt'), 'utf8')
@@ -283,7 +288,8 @@ describe('a running key server', () => {
     }
     const wrong = code.startsWith('A') ? `B${code.slice(1)}` : `A${code.slice(1)}`
     await expect(enrol({ keyserver, code: wrong, directory: file('other') })).rejects.toMatchObject({
-      code: expect.stringMatching(/^dtls\//),
+      code: 'device/unknown-code',
+      hint: expect.stringContaining('letter by letter'),
     })
     await server.stop()
   }, 60_000)
