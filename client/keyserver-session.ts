@@ -91,7 +91,7 @@ export class KeyServerSession {
         'client/bad-uri',
         `the key server's address "${server.uri}" does not begin with coaps://`,
         {
-          hint: 'give it with --keyserver coaps://HOST:PORT',
+          hint: 'give it with --key-server coaps://HOST:PORT',
         },
       )
     }

@@ -6,13 +6,18 @@ import { HEADER_HIGHEST } from './drivers/gpio-header.ts'
 import { resourceSettings } from './resource-settings.ts'
 
 const address = z.string().regex(/^0x[0-9a-fA-F]{40}$/, 'must be 0x and 40 hexadecimal digits')
-const coapUri = (scheme: 'coap' | 'coaps') =>
+/** @param leastPort 0 where any free port will do */
+const coapUri = (scheme: 'coap' | 'coaps', leastPort = 1) =>
   z
     .string()
     .regex(
       new RegExp(`^${scheme}://(\\[[0-9a-fA-F:.%]+\\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?$`),
       `must look like ${scheme}://host:port`,
     )
+    .refine((uri) => {
+      const port = Number(/:(\d+)\/?$/.exec(uri)?.[1] ?? leastPort)
+      return port >= leastPort && port <= 65535
+    }, `the port must be ${leastPort} to 65535`)
 
 export const deviceSettings = z
   .strictObject({
@@ -23,7 +28,7 @@ export const deviceSettings = z
           .regex(/^[A-Za-z0-9._-]{1,63}$/, 'letters, digits, ".", "_", "-", at most 63')
           .default('device')
           .describe('A name for logs and for the resource directory.'),
-        listen: coapUri('coap').default('coap://[::]:5683').describe('Where the device serves CoAP.'),
+        listen: coapUri('coap', 0).default('coap://[::]:5683').describe('Where the device serves CoAP.'),
         proxy: coapUri('coap')
           .optional()
           .describe('Where sealed objects are uploaded; without it clients come to the device.')

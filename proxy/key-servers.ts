@@ -12,6 +12,8 @@ import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { type Gid, gname } from '../protocol/groups/gid.ts'
 import { decodeCreds, decodeKdcCred } from '../protocol/messages/group-info.ts'
 import type { Logger } from '../runtime/log.ts'
+import { parseCertificates } from '../runtime/pki/certificate.ts'
+import { inFile } from '../runtime/pki/in-file.ts'
 import { decodeRecord, encodeRecord } from '../store/records.ts'
 import { prefixRange, type Store } from '../store/store.ts'
 import type { CoapClient } from '../transport/coap/client.ts'
@@ -41,7 +43,7 @@ export interface KeyServer {
 
 const PATIENCE_MS = 15_000
 
-/** @throws `config/invalid`, `coap/bad-uri`, `config/cannot-read` at once for settings that cannot work */
+/** @throws `config/invalid`, `coap/bad-uri`, `config/cannot-read`, `pki/bad-certificate` at once for settings that cannot work */
 export function connectKeyServer(settings: KeyServerSettings): KeyServer {
   const secureUri = parseCoapUri(settings.uri)
   const plainUri = settings.plain ?? formatCoapUri({ scheme: 'coap', host: secureUri.host, port: COAP_PORT })
@@ -84,14 +86,17 @@ export function connectKeyServer(settings: KeyServerSettings): KeyServer {
 }
 
 function readCa(file: string): string {
+  let pem: string
   try {
-    return readFileSync(file, 'utf8')
+    pem = readFileSync(file, 'utf8')
   } catch (cause) {
     throw new IotchainError('config/cannot-read', `the CA file ${file} cannot be read`, {
       cause,
       hint: 'check keyservers[].ca',
     })
   }
+  inFile(file, () => parseCertificates(pem))
+  return pem
 }
 
 /** A group and the key server that runs it. */

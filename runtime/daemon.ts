@@ -195,8 +195,8 @@ async function reload<S extends z.ZodType>(
     await daemon.reload?.(config)
     log.info('configuration read again')
   } catch (error) {
-    const { message, hint } = explain(error)
-    log.error({ reason: message, hint }, 'the new configuration is refused; the old one stays')
+    const { message, hint, code } = explain(error)
+    log.error({ code, reason: message, hint }, 'the new configuration is refused; the old one stays')
   } finally {
     notify('READY=1')
   }

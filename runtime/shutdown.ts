@@ -10,13 +10,13 @@ export function explain(error: unknown): { message: string; hint?: string; code:
   return { message: known.message, code: known.code, ...(known.hint === undefined ? {} : { hint: known.hint }) }
 }
 
-/** Runs a command to its end: prints the sentence of an error to standard error and sets exit code 1. */
+/** Runs a command to its end: prints the sentence of an error and its code to standard error and sets exit code 1. */
 export async function runCommand(name: string, command: () => Promise<void>): Promise<void> {
   try {
     await command()
   } catch (error) {
-    const { message, hint } = explain(error)
-    process.stderr.write(`${name}: ${message}\n${hint === undefined ? '' : `  ${hint}\n`}`)
+    const { message, hint, code } = explain(error)
+    process.stderr.write(`${name}: ${message} [${code}]\n${hint === undefined ? '' : `  ${hint}\n`}`)
     if (process.env['IOTCHAIN_DEBUG'] !== undefined) console.error(error)
     process.exitCode = 1
   }

@@ -47,7 +47,9 @@ export function registerDiscover(program: Command): void {
 async function askServer(uri: string, options: DiscoverOptions): Promise<Found[]> {
   const { scheme, host, port } = parseCoapUri(uri)
   if (scheme === 'coaps') {
-    throw new IotchainError('client/bad-uri', 'discovery is plain CoAP', { hint: 'write coap:// instead of coaps://' })
+    throw new IotchainError('client/bad-uri', 'discovery asks over plain CoAP', {
+      hint: 'write coap:// and the plain port, which is 5683 where nothing else was configured',
+    })
   }
   const origin = formatCoapUri({ scheme, host, port }).replace(/\/$/, '')
   const client = await dial(uri)

@@ -73,6 +73,10 @@ describe('iotchain-proxy', () => {
       [`${KEY_SERVER}http:\n  listen: nonsense`, /no address with a port/],
       [`${KEY_SERVER}accept:\n  maxSkew: soon`, /no duration/],
       [KEY_SERVER.replace('spki', 'ca').replace(/"[0-9a-f]+"/, 'nowhere.pem'), /CA file .*nowhere\.pem cannot be read/],
+      [
+        KEY_SERVER.replace('spki', 'ca').replace(/"[0-9a-f]+"/, 'proxy.yaml'),
+        /proxy\.yaml: there is no certificate in PEM \[pki\/bad-certificate\]\n {2}openssl x509/,
+      ],
     ]
     for (const [text, sentence] of cases) {
       const { code, text: said } = await run(['check', '--config', config(text)])

@@ -78,10 +78,10 @@ describe('command line of a daemon', () => {
   })
 
   test.each([
-    ['coded', 'iotchain-test: the clock is wrong\n  set the clock\n'],
+    ['coded', 'iotchain-test: the clock is wrong [device/clock]\n  set the clock\n'],
     [
       'busy',
-      'iotchain-test: port 5683 is in use by another process\n  stop the other process or configure another port\n',
+      'iotchain-test: port 5683 is in use by another process [runtime/port-busy]\n  stop the other process or configure another port\n',
     ],
   ])('a failed start (%s) is one sentence, a stop of the parts, and exit code 1', (fault, message) => {
     const { status, stderr, stdout } = run('run', '--config', configFile('fault.yaml', `fault: ${fault}\n`))

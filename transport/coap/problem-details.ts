@@ -1,5 +1,6 @@
 /** Concise problem details (RFC 9290, content-format 257): how errors explain themselves. */
 import { decodeCbor, encodeCbor } from '../../protocol/cbor.ts'
+import { Code } from './codes.ts'
 import { ContentFormat } from './content-format.ts'
 import type { CoapReply } from './server.ts'
 
@@ -61,4 +62,9 @@ export function decodeProblem(octets: Uint8Array): ProblemDetails | undefined {
 /** A reply that a handler may return (or throw away its work with): `problemReply(Code.conflict, { title, detail })`. */
 export function problemReply(code: number, problem: ProblemDetails, maxAge?: number): CoapReply {
   return { code, contentFormat: ContentFormat.problemDetails, payload: encodeProblem(problem), maxAge }
+}
+
+/** RFC 7252 §5.4.1: 4.02 should say which option it is about. */
+export function badOptionReply(option: number): CoapReply {
+  return problemReply(Code.badOption, { detail: `option ${option} is not understood` })
 }

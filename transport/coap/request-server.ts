@@ -13,6 +13,7 @@ import { encodeTail, type Message } from './message.ts'
 import { Notifier } from './notifier.ts'
 import { Observers, type ObserversParts } from './observers.ts'
 import { OptionNumber } from './options.ts'
+import { badOptionReply } from './problem-details.ts'
 import { MAX_READY_KEY, ReadyReplies } from './ready-replies.ts'
 import { ReplySender } from './reply-sender.ts'
 import type { RouteMatch, Router } from './router.ts'
@@ -213,7 +214,8 @@ export class RequestServer {
     if (exchange.confirmable) {
       // RFC 7959 §2.2: the reserved block size is a bad request, not an option that is not understood
       const block = request.badOption === OptionNumber.block1 || request.badOption === OptionNumber.block2
-      this.#sender.finish(exchange, request, undefined, { code: block ? Code.badRequest : Code.badOption })
+      const reply = block ? { code: Code.badRequest } : badOptionReply(request.badOption as number)
+      this.#sender.finish(exchange, request, undefined, reply)
     } else {
       this.#parts.layer.reset(exchange.message.messageId, exchange.peer)
     }

@@ -16,7 +16,7 @@ export const COAPS_PORT = 5684
 
 const MAX_SEGMENT = 255
 // scheme "://" ( "[" v6 "]" | host ) [ ":" port ] [ path ] [ "?" query ] [ "#" … refused ]
-const SYNTAX = /^(coaps?):\/\/(?:\[([^\]]+)\]|([^/?#:[\]@]*))(?::(\d{0,5}))?(\/[^?#]*)?(?:\?([^#]*))?$/i
+const SYNTAX = /^(coaps?):\/\/(?:\[([^\]]+)\]|([^/?#:[\]@]*))(?::(\d*))?(\/[^?#]*)?(?:\?([^#]*))?$/i
 
 /**
  * Parses `coap://[2001:db8::1]:5683/s/temp?from=1` as RFC 7252 §6.4 says.
@@ -24,7 +24,7 @@ const SYNTAX = /^(coaps?):\/\/(?:\[([^\]]+)\]|([^/?#:[\]@]*))(?::(\d{0,5}))?(\/[
  */
 export function parseCoapUri(text: string): CoapUri {
   const match = SYNTAX.exec(text)
-  if (match === null) throw badUri(text, 'it is not of the form coap://host[:port]/path?query')
+  if (match === null) throw badUri(text, whyNone(text))
   const scheme = (match[1] as string).toLowerCase() as 'coap' | 'coaps'
   const literal = match[2]
   // RFC 6874 writes the zone as %25eth0
@@ -34,6 +34,12 @@ export function parseCoapUri(text: string): CoapUri {
   const port = match[4] ? Number(match[4]) : scheme === 'coap' ? COAP_PORT : COAPS_PORT
   if (port < 1 || port > 65535) throw badUri(text, 'the port must be 1 to 65535')
   return { scheme, host, port, path: splitPath(match[5] ?? '', text), query: splitQuery(match[6], text) }
+}
+
+function whyNone(text: string): string {
+  if (/^coaps?\+\w+:/i.test(text)) return 'CoAP goes over UDP here, not over TCP or WebSockets'
+  if (!/^coaps?:\/\//i.test(text)) return 'it does not begin with coap:// or coaps://'
+  return 'it is not of the form coap://host[:port]/path?query'
 }
 
 /** The inverse of `parseCoapUri`; leaves out a default port. */

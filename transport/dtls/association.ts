@@ -13,6 +13,7 @@ import {
   OUTGOING,
 } from './binding.ts'
 import { octets, type Timing } from './options.ts'
+import { refused } from './refusals.ts'
 import type { DtlsAssociation, RemoteAddress } from './types.ts'
 
 /** What the owner of the socket does for an association. */
@@ -280,8 +281,8 @@ export class Association implements DtlsAssociation {
     const peer = this.#host.side === 'client' ? 'server' : 'client'
     const alert = /alert (.*)$/.exec(reason)
     return alert === null
-      ? new IotchainError('dtls/refused', `the ${peer} was refused: ${reason}`)
-      : new IotchainError('dtls/refused', `the ${peer} refused the handshake: ${alert[1]}`)
+      ? refused(`the ${peer} was refused: ${reason}`)
+      : refused(`the ${peer} refused the handshake: ${alert[1]}`)
   }
 
   #end(error: Error | undefined): void {

@@ -6,6 +6,7 @@ import { IotchainError } from '../../protocol/errors.ts'
 import { Association } from './association.ts'
 import { binding, type NativeAssociation, type NativeContext } from './binding.ts'
 import { bad, clientContext, octets, timingOf } from './options.ts'
+import { refused } from './refusals.ts'
 import { connectedSocket } from './socket.ts'
 import type { ConnectOptions, DtlsAssociation } from './types.ts'
 
@@ -115,13 +116,13 @@ function recheck(association: Association, name: string, options: ConnectOptions
     const spki = certificate.publicKey.export({ type: 'spki', format: 'der' })
     const hash = createHash('sha256').update(spki).digest()
     if (!timingSafeEqual(hash, options.expectSpki)) {
-      return new IotchainError('dtls/refused', 'the server was refused: the key is not the pinned one')
+      return refused('the server was refused: the key is not the pinned one')
     }
   }
   if (options.ca === undefined) return undefined
   const named = isIP(name) === 0 ? certificate.checkHost(name) : certificate.checkIP(name)
   if (named !== undefined) return undefined
-  return new IotchainError('dtls/refused', `the server was refused: its certificate does not name ${name}`)
+  return refused(`the server was refused: its certificate does not name ${name}`)
 }
 
 function abortError(signal: AbortSignal): IotchainError {

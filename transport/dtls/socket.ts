@@ -55,7 +55,10 @@ function bindError(cause: NodeJS.ErrnoException, host: string, port: number): Io
         hint: 'choose a port above 1023',
       })
     case 'EADDRNOTAVAIL':
-      return new IotchainError('dtls/bind', `${host} is not an address of this machine`, { cause })
+      return new IotchainError('dtls/bind', `${host} is not an address of this machine`, {
+        cause,
+        hint: 'take one that `ip address` shows, or [::] for all',
+      })
     default:
       return new IotchainError('dtls/bind', `UDP port ${place} cannot be bound (${cause.code ?? cause.message})`, {
         cause,

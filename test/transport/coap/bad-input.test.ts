@@ -6,6 +6,7 @@ import { Code } from '../../../transport/coap/codes.ts'
 import { MessageType, type OutgoingMessage } from '../../../transport/coap/message.ts'
 import { type CoapOption, textOption, uintOption } from '../../../transport/coap/option-set.ts'
 import { OptionNumber } from '../../../transport/coap/options.ts'
+import { decodeProblem } from '../../../transport/coap/problem-details.ts'
 import { ready } from '../../../transport/coap/reply.ts'
 import { Router } from '../../../transport/coap/server.ts'
 import { type RawPeer, type World, world } from './fixtures.ts'
@@ -107,7 +108,9 @@ describe('messages that are wrong', () => {
 describe('requests that are wrong', () => {
   test('an unknown critical option draws 4.02 in a CON and RST in a NON', async () => {
     const options = [{ number: 9, value: new Uint8Array(0) }, path('s')]
-    expect((await ask({ options }))[0]?.code).toBe(Code.badOption)
+    const refused = (await ask({ options }))[0]
+    expect(refused?.code).toBe(Code.badOption)
+    expect(decodeProblem(refused?.payload as Uint8Array)?.detail).toBe('option 9 is not understood')
     const [rejected] = await ask({ options, type: MessageType.non })
     expect([rejected?.type, rejected?.code, rejected?.messageId]).toEqual([MessageType.reset, 0, messageId])
     expect((await ask({ options: [path('s'), { number: 2052, value: utf8('x') }] }))[0]?.code).toBe(Code.content)

@@ -55,6 +55,14 @@ describe('URIs (RFC 7252 §6)', () => {
     )
   })
 
+  test.each([
+    ['coap://h:155684', 'the port must be 1 to 65535'],
+    ['coaps+tcp://h', 'not over TCP'],
+    ['h:5683', 'does not begin with coap://'],
+  ])('%s: says what is wrong', (text, why) => {
+    expect(() => parseCoapUri(text)).toThrow(why)
+  })
+
   test('paths go to text and back', () => {
     const unit = fc.constantFrom('a', 'Z', '/', '%', '?', '&', '#', ':', ' ', '.', '\0', 'ä', '€', '𝄞')
     fc.assert(
