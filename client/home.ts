@@ -8,7 +8,7 @@ import { stringify } from 'yaml'
 import { z } from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
-import { writeFileAtomic } from '../runtime/atomic-file.ts'
+import { isThere, writeFileAtomic } from '../runtime/atomic-file.ts'
 import { loadConfig } from '../runtime/config.ts'
 import { SharedStore } from './shared-store.ts'
 import { ClientState } from './state.ts'
@@ -55,7 +55,7 @@ export class ClientHome {
   }
 
   get configured(): boolean {
-    return existsSync(this.configFile)
+    return isThere(this.configFile)
   }
 
   /** @throws `client/not-initialised`, `config/…` */

@@ -39,7 +39,10 @@ export async function initIdentity(directory: string): Promise<NewIdentity> {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (cause) {
-    throw new IotchainError('runtime/cannot-write', `the folder ${directory} cannot be made`, { cause })
+    throw new IotchainError('runtime/cannot-write', `the folder ${directory} cannot be made`, {
+      cause,
+      hint: 'check owner and mode of the folder above it',
+    })
   }
   for (const name of Object.values(IDENTITY_FILES)) {
     if (readFileIfExists(join(directory, name)) !== undefined) {

@@ -92,6 +92,8 @@ export class Renewal {
     writeFileAtomic(join(stateDirectory, RENEWED_FILE), chain)
     log.info({ until: leaf.validTo }, 'certificate renewed')
     onRenewed(chain)
-    return 1000
+    // Whatever life it has been given, it is not the turn of the next one at once.
+    const left = certificateLife(leaf).notAfterSeconds - now
+    return Math.max(1000, Math.min(LOOK_MS, (left * 1000) / 3))
   }
 }

@@ -1,6 +1,6 @@
 /** The key server as a daemon: reads its files, opens store and ports, and puts the service between them. */
 import type { X509Certificate } from 'node:crypto'
-import { existsSync, mkdirSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
 import { type ChainDescriptor, openDescriptor } from '../chain/descriptor.ts'
@@ -10,7 +10,7 @@ import type { Rpc } from '../chain/rpc.ts'
 import { TransactionSender } from '../chain/sender.ts'
 import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { addressBytes } from '../protocol/messages/address.ts'
-import { readFileOrExplain } from '../runtime/atomic-file.ts'
+import { isThere, readFileOrExplain } from '../runtime/atomic-file.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
 import { openAuthority } from '../runtime/pki/authority.ts'
 import { parseCertificates } from '../runtime/pki/certificate.ts'
@@ -242,7 +242,7 @@ function missingFiles(config: KeyServerConfig, resolve: (path: string) => string
   const { certificate, key, broadcast } = config.keys
   const { enrolment } = config
   const ca = enrolment === undefined ? [] : [enrolment.certificate, enrolment.key]
-  return [certificate, key, broadcast, ...config.issuers, ...ca].map(resolve).filter((file) => !existsSync(file))
+  return [certificate, key, broadcast, ...config.issuers, ...ca].map(resolve).filter((file) => !isThere(file))
 }
 
 function notReady(file: string): IotchainError {

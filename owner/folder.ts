@@ -5,7 +5,7 @@ import { stringify } from 'yaml'
 import { z } from 'zod'
 import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
-import { writeFileAtomic } from '../runtime/atomic-file.ts'
+import { isThere, writeFileAtomic } from '../runtime/atomic-file.ts'
 import { loadConfig } from '../runtime/config.ts'
 
 const address = z.string().transform((text, context): Address => {
@@ -52,12 +52,12 @@ export class OwnerFolder {
   }
 
   get exists(): boolean {
-    return existsSync(this.configFile) || existsSync(this.keyFile)
+    return isThere(this.configFile) || isThere(this.keyFile)
   }
 
   /** @throws `owner/not-initialised`, `config/…` */
   config(): OwnerConfig {
-    if (!existsSync(this.configFile)) {
+    if (!isThere(this.configFile)) {
       throw new IotchainError('owner/not-initialised', `there is no owner in ${this.path} yet`, {
         hint: 'Run `iotchain owner init` first, or name another folder with --home.',
       })

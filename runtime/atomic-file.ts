@@ -7,6 +7,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
@@ -61,6 +62,17 @@ function setMode(file: number, mode: number): void {
 }
 
 let counter = 0
+
+/** True also for what may not be looked at: who reads it then is told why. */
+export function isThere(path: string): boolean {
+  try {
+    statSync(path)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code !== 'ENOENT' && code !== 'ENOTDIR'
+  }
+}
 
 /** The content, or undefined when there is no such file. @throws `runtime/cannot-read` */
 export function readFileIfExists(path: string): Buffer | undefined {

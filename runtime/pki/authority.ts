@@ -37,7 +37,10 @@ export interface LifeOptions {
 }
 
 const DAY_MS = 86_400_000
-/** Certificates begin an hour in the past: clocks of peers that just booted are behind. */
+/**
+ * Certificates begin an hour in the past, because clocks of peers that just booted are behind; short-lived ones a tenth of
+ * their life, so that they are not due for renewal at once.
+ */
 const BACKDATE_MS = 3_600_000
 
 /** An offline root (life 20 years, pathlen 1) and the issuing CA for devices (10 years, pathlen 0, clientAuth). */
@@ -189,7 +192,9 @@ function validity(options: LifeOptions, defaultDays: number, issuer?: Authority)
   const now = options.nowMs ?? Date.now()
   const end = now + (options.days ?? defaultDays) * DAY_MS
   const last = issuer === undefined ? end : Date.parse(new X509Certificate(issuer.certificate).validTo)
-  return { notBefore: new Date(now - BACKDATE_MS), notAfter: new Date(Math.min(end, last)) }
+  const notAfter = Math.min(end, last)
+  const backdate = Math.min(BACKDATE_MS, Math.max(0, notAfter - now) / 10)
+  return { notBefore: new Date(now - backdate), notAfter: new Date(notAfter) }
 }
 
 /** 16 random octets, positive (RFC 5280 §4.1.2.2). */

@@ -203,9 +203,10 @@ test('a certificate is renewed at two thirds of its life, over the old one, and 
   const old = parseCertificates(readFileSync(join(rig.folder, 'device.crt'), 'utf8'))[0]
   const renewals: number[] = []
   const { issuing, root } = rig.ca
+  let life: { days: number; nowMs?: number } = { days: 365 }
   rig.keyServer.onRenew = async (payload) => {
     renewals.push(payload.length)
-    const { certificate } = await issueDeviceCertificate(issuing, decodeRenewal(payload), { days: 365 })
+    const { certificate } = await issueDeviceCertificate(issuing, decodeRenewal(payload), life)
     const caChain = parseCertificates(issuing.certificate + root.certificate).map((c) => new Uint8Array(c.raw))
     return encodeRenewalReply({ certificate: new Uint8Array(parseCertificate(certificate).raw), caChain })
   }
@@ -220,4 +221,12 @@ test('a certificate is renewed at two thirds of its life, over the old one, and 
   await rig.restart()
   await new Promise((resolve) => setTimeout(resolve, 300))
   expect(renewals).toHaveLength(1)
+
+  // A certificate that is due again at the moment it comes: the key server is not asked every second.
+  life = { days: 800, nowMs: Date.now() - 300 * 86_400_000 }
+  rig.clock.shiftMs = 300 * 86_400_000
+  await rig.restart()
+  await expect.poll(() => renewals.length, { timeout: 10_000 }).toBe(2)
+  await new Promise((resolve) => setTimeout(resolve, 2500))
+  expect(renewals).toHaveLength(2)
 })

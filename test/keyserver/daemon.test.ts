@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
@@ -204,6 +204,12 @@ describe('the commands', () => {
       /server\.key: there is no certificate in PEM \[.*\]\n {2}openssl x509/,
     ],
     [
+      'a file that may not be looked at',
+      '[issuing.crt, root.crt]',
+      '[loop.crt]',
+      /CA certificate .*loop\.crt cannot be read/,
+    ],
+    [
       'a CA that is not trusted enrols nobody',
       '[issuing.crt, root.crt]',
       '[other.crt]',
@@ -212,6 +218,7 @@ describe('the commands', () => {
   ])('check refuses %s', async (name, from, to, expected) => {
     const other = await createCa()
     writeFileSync(file('other.crt'), other.root.certificate)
+    if (to.includes('loop')) symlinkSync(file('loop.crt'), file('loop.crt'))
     const changed = file(`${name.replaceAll(' ', '-')}.yaml`)
     writeFileSync(changed, readFileSync(file('keyserver.yaml'), 'utf8').replace(from, to))
     const { code, err } = cli('check', '--config', changed)

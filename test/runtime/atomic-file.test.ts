@@ -1,8 +1,8 @@
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { readFileIfExists, readFileOrExplain, writeFileAtomic } from '../../runtime/atomic-file.ts'
+import { isThere, readFileIfExists, readFileOrExplain, writeFileAtomic } from '../../runtime/atomic-file.ts'
 
 let folder: string
 beforeEach(() => {
@@ -46,4 +46,13 @@ test('faults are sentences', () => {
     expect.objectContaining({ code: 'runtime/cannot-write' }),
   )
   expect(() => writeFileAtomic('/dev/full/x', 'x')).toThrow(expect.objectContaining({ name: 'IotchainError' }))
+})
+
+test('a file that cannot be looked at is not taken for one that is missing', () => {
+  const path = join(folder, 'loop')
+  symlinkSync(path, path)
+  expect(isThere(path)).toBe(true)
+  expect(() => readFileOrExplain(path, 'file')).toThrow(/cannot be read/)
+  expect(isThere(join(folder, 'none'))).toBe(false)
+  expect(isThere(join(folder, 'none', 'below'))).toBe(false)
 })

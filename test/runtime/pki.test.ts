@@ -68,6 +68,16 @@ describe('device certificates', () => {
     }
   })
 
+  test('that live for minutes are not due for renewal at once', async () => {
+    const { privateKey } = generateKeyPair()
+    const csr = await createCsr({ address: ADDRESS, privateKey })
+    const issued = await issueDeviceCertificate(ca.issuing, csr.pem, { nowMs: NOW, days: 0.01 })
+    const life = certificateLife(issued.certificate)
+    expect(life.notAfterSeconds).toBe(NOW / 1000 + 864)
+    expect(life.notBeforeSeconds).toBeLessThan(NOW / 1000 - 60)
+    expect(life.renewAtSeconds).toBeGreaterThan(NOW / 1000 + 500)
+  })
+
   test('never outlive their issuer', async () => {
     const { privateKey } = generateKeyPair()
     const csr = await createCsr({ address: ADDRESS, privateKey })
