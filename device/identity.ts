@@ -8,6 +8,7 @@ import { IotchainError } from '../protocol/errors.ts'
 import { type Address, addressBytes, parseAddress } from '../protocol/messages/address.ts'
 import { readFileIfExists, readFileOrExplain } from '../runtime/atomic-file.ts'
 import { certificateLife, deviceAddressOf, parseCertificates, spkiSha256 } from '../runtime/pki/certificate.ts'
+import { inFile } from '../runtime/pki/in-file.ts'
 import type { DeviceSettings } from './settings.ts'
 
 export interface DeviceIdentity {
@@ -43,8 +44,8 @@ export function loadIdentity(
   const certificate = readFileOrExplain(resolve(settings.certificate), 'certificate').toString()
   const key = readFileOrExplain(resolve(settings.key), 'private key').toString()
   const ca = readFileOrExplain(resolve(settings.ca), 'root certificate').toString()
-  const leaf = parseCertificates(certificate)[0] as X509Certificate
-  parseCertificates(ca)
+  const leaf = inFile(settings.certificate, () => parseCertificates(certificate)[0] as X509Certificate)
+  inFile(settings.ca, () => parseCertificates(ca))
   const named = deviceAddressOf(leaf)
   if (named === undefined) {
     throw bad(`${settings.certificate} names no device`, 'it must carry the URI urn:iotchain:device:0x…')
@@ -75,7 +76,7 @@ function withRenewed(
 ): { certificate: string; leaf: X509Certificate } {
   const certificate = renewed === undefined ? undefined : readFileIfExists(renewed)?.toString()
   if (certificate === undefined) return configured
-  const leaf = parseCertificates(certificate)[0] as X509Certificate
+  const leaf = inFile(renewed as string, () => parseCertificates(certificate)[0] as X509Certificate)
   const later = certificateLife(leaf).notAfterSeconds > certificateLife(configured.leaf).notAfterSeconds
   return later && equalBytes(spkiSha256(leaf), spkiSha256(configured.leaf)) ? { certificate, leaf } : configured
 }
@@ -97,7 +98,10 @@ function privateKey(pem: string, name: string): KeyObject {
   try {
     return createPrivateKey(pem)
   } catch (cause) {
-    throw new IotchainError('device/bad-identity', `${name} is no private key without a passphrase`, { cause })
+    throw new IotchainError('device/bad-identity', `${name} is no private key without a passphrase`, {
+      cause,
+      hint: 'take the one that iotchain-device init made',
+    })
   }
 }
 

@@ -98,7 +98,12 @@ export class Revocations {
     const at = nowSeconds()
     await storage.commit(serials.map((serial) => putRecord(Key.revoked(serial), { at } satisfies RevocationRecord)))
     certificates.revoke(serials)
-    log.warn({ ...order, serials }, 'certificates revoked')
+    log.warn(
+      { ...order, serials },
+      serials.length > 0
+        ? 'certificates revoked'
+        : 'nothing was revoked: no certificate of this device was ever seen here',
+    )
     const hit = [...roster.devices.values()].filter((d) => serials.includes(d.record.certificate?.serial ?? ''))
     onRevoked(new Set('device' in order ? [order.device] : hit.map((d) => d.address)))
   }

@@ -208,7 +208,9 @@ function revoke(options: RevokeOptions): void {
   const config = loadConfig(keyServerSchema, options.config)
   const order = serial === undefined ? { device: parseAddress(device as string) } : { serial }
   inStateFolder(resolvePath(options.config, config.state), (state) => orderRevocation(join(state, 'orders'), order))
-  console.log('the running key server acts on it within seconds, one that is stopped when it starts')
+  console.log(
+    'the running key server acts on it within seconds, one that is stopped when it starts; its log names what was revoked',
+  )
 }
 
 async function init(options: InitOptions): Promise<void> {

@@ -133,7 +133,9 @@ export async function issueServerCertificate(
     names: options.names.map((value) => {
       if (isIP(value) !== 0) return { type: 'ip' as const, value }
       if (!/^(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$/.test(value)) {
-        throw new IotchainError('pki/bad-name', `"${value}" is neither a DNS name nor an IP address`)
+        throw new IotchainError('pki/bad-name', `"${value}" is neither a DNS name nor an IP address`, {
+          hint: 'write the host name alone, without scheme or port',
+        })
       }
       return { type: 'dns' as const, value }
     }),

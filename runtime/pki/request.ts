@@ -54,7 +54,10 @@ export async function verifyCsr(csr: CsrLike): Promise<VerifiedCsr> {
     requireP256(publicKey, 'the key of the certificate request')
   } catch (cause) {
     if (cause instanceof IotchainError) throw cause
-    throw new IotchainError('pki/bad-csr', 'that is not a certificate request', { cause })
+    throw new IotchainError('pki/bad-csr', 'that is not a certificate request', {
+      cause,
+      hint: 'give the device.csr that iotchain-device init made',
+    })
   }
   if (!signedByOwnKey(der, publicKey))
     throw new IotchainError('pki/bad-csr', 'the certificate request is not signed by its own key')

@@ -107,6 +107,10 @@ describe('enrolment by a code', () => {
     await expect(enrol({ keyserver: uri, code: encodeEnrolmentCode(code), directory })).rejects.toMatchObject({
       code: 'runtime/exists',
     })
+    for (const name of ['ca.crt', 'device.crt']) {
+      writeFileSync(join(directory, name), 'nothing')
+      expect(() => loadIdentity(settings, (file) => join(directory, file))).toThrow(`${name}: there is no certificate`)
+    }
   })
 
   test('a wrong code gets nothing, leaves the keys, and the right one works afterwards', async () => {

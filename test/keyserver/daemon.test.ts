@@ -276,6 +276,9 @@ describe('a running key server', () => {
     await expect(client.get('/.well-known/core', { timeoutMs: 3000 })).rejects.toThrow()
     await client.close()
 
+    await command('revoke', '--config', file('keyserver.yaml'), '--device', OWNER)
+    await vi.waitFor(() => expect(server.lines.join('\n')).toContain('nothing was revoked'), { timeout: 6000 })
+
     const busy = cli('run', '--config', writeConfig('busy.yaml', { state: 'busy', coaps: String(server.port) }))
     expect(busy.code).toBe(1)
     expect(busy.err).toMatch(/in use/)
