@@ -39,15 +39,14 @@ export function parseResource(text: string, options: PlaceOptions): ParsedResour
       throw badResource('--proxy needs --device 0x…', 'or write coap://PROXY/d/0x…/s/temp')
     }
     if (text.includes('://')) throw badResource('with --proxy the resource is a path', 'for example /s/temp')
-    const { scheme, host, port } = parseCoapUri(options.proxy)
+    const { origin } = plain(options.proxy)
     const { path } = parsePath(text)
-    return { origin: formatCoapUri({ scheme, host, port }), path: checked(path), via: 'proxy', device }
+    return { origin, path: checked(path), via: 'proxy', device }
   }
   if (!text.includes('://')) {
     throw badResource(`"${text}" is no CoAP address`, 'write coap://HOST/s/temp, or a path with --proxy and --device')
   }
-  const { scheme, host, port, path } = parseCoapUri(text)
-  const origin = formatCoapUri({ scheme, host, port })
+  const { origin, path } = plain(text)
   const [first, named, ...rest] = path
   if (first === 'd' && named !== undefined && /^0x[0-9a-fA-F]{40}$/.test(named)) {
     const address = parseAddress(named)
@@ -56,6 +55,17 @@ export function parseResource(text: string, options: PlaceOptions): ParsedResour
     return { origin, path: checked(rest), via: 'proxy', device: address }
   }
   return { origin, path: checked(path), via: 'device', device }
+}
+
+function plain(text: string): { readonly origin: string; readonly path: readonly string[] } {
+  const { scheme, host, port, path } = parseCoapUri(text)
+  if (scheme === 'coaps') {
+    throw badResource(
+      'resources are read over plain CoAP',
+      'write coap://: what is read is sealed and signed by itself',
+    )
+  }
+  return { origin: formatCoapUri({ scheme, host, port }), path }
 }
 
 function checked(path: readonly string[]): readonly string[] {

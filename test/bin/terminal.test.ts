@@ -130,6 +130,8 @@ describe('what people type', () => {
     for (const [text, options] of [
       ['s/temp', {}],
       ['coap://h', {}],
+      ['coaps://h/s', {}],
+      ['/s', { proxy: 'coaps://p', device }],
       [`coap://h/d/${device}`, {}],
       ['/s', { proxy: 'coap://p' }],
       ['coap://h/s', { proxy: 'coap://p', device }],
