@@ -5,6 +5,7 @@ import { BATCH_ITEMS, decodeBatch, encodeBatchReply } from '../protocol/messages
 import { Code } from '../transport/coap/codes.ts'
 import { ContentFormat } from '../transport/coap/content-format.ts'
 import { coapCodeOf } from '../transport/coap/error-codes.ts'
+import { formatReply } from '../transport/coap/problem-details.ts'
 import { ready } from '../transport/coap/reply.ts'
 import { Router } from '../transport/coap/router.ts'
 import type { CoapReply, CoapRequest, Handler } from '../transport/coap/server.ts'
@@ -99,7 +100,7 @@ function content(found: Representation | undefined): CoapReply {
 
 /** 17 and bare 16 are refused like everything else that is not 18: readers could not tell who made them. */
 function expectFormat(request: CoapRequest, format: number): CoapReply | undefined {
-  return request.contentFormat === format ? undefined : { code: Code.unsupportedContentFormat }
+  return request.contentFormat === format ? undefined : formatReply(format)
 }
 
 async function takeObject(options: RoutesOptions, request: CoapRequest): Promise<CoapReply> {

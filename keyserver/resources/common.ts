@@ -4,7 +4,7 @@ import { IotchainError, isIotchainError } from '../../protocol/errors.ts'
 import { parseGname } from '../../protocol/groups/gid.ts'
 import { Code } from '../../transport/coap/codes.ts'
 import { ContentFormat } from '../../transport/coap/content-format.ts'
-import { problemReply } from '../../transport/coap/problem-details.ts'
+import { formatReply, problemReply } from '../../transport/coap/problem-details.ts'
 import type { CoapReply, CoapRequest, Handler, Resource } from '../../transport/coap/server.ts'
 import type { SecureFacts } from '../../transport/coap/transport.ts'
 import type { Group } from '../group.ts'
@@ -60,7 +60,7 @@ export function queryNumber(request: CoapRequest, name: string): number | undefi
 export function expectFormat(request: CoapRequest, ...formats: number[]): CoapReply | undefined {
   const { contentFormat } = request
   if (contentFormat === undefined || formats.includes(contentFormat)) return undefined
-  return { code: Code.unsupportedContentFormat }
+  return formatReply(...formats)
 }
 
 /**

@@ -113,7 +113,8 @@ test('a batch says for each item what became of it', async () => {
     '4.00',
     '5.03',
   ])
-  expect((await client.post(at('@batch'), batch)).codeText).toBe('4.15')
+  const other = await client.post(at('@batch'), batch)
+  expect([other.codeText, other.problem?.detail]).toEqual(['4.15', 'sent in content-format 60 it is taken'])
   expect((await client.get(at('s/temp/@pack/500'))).codeText).toBe('2.05')
 })
 

@@ -64,6 +64,13 @@ export function problemReply(code: number, problem: ProblemDetails, maxAge?: num
   return { code, contentFormat: ContentFormat.problemDetails, payload: encodeProblem(problem), maxAge }
 }
 
+/** 4.15 with what would have been taken. */
+export function formatReply(...formats: readonly number[]): CoapReply {
+  return problemReply(Code.unsupportedContentFormat, {
+    detail: `sent in content-format ${formats.join(' or ')} it is taken`,
+  })
+}
+
 /** RFC 7252 §5.4.1: 4.02 should say which option it is about. */
 export function badOptionReply(option: number): CoapReply {
   return problemReply(Code.badOption, { detail: `option ${option} is not understood` })
