@@ -1,6 +1,5 @@
 /** `init` and `registration`: the three keys of a device, the request for its certificate, and its signed registration. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
 import { fromHex, toHex } from '../protocol/bytes.ts'
@@ -10,6 +9,7 @@ import { IotchainError } from '../protocol/errors.ts'
 import { type Address, addressBytes, parseAddress } from '../protocol/messages/address.ts'
 import { type RegistrationTicket, registrationDigest, registrationOf } from '../protocol/messages/registration.ts'
 import { readFileIfExists, readFileOrExplain, writeFileAtomic } from '../runtime/atomic-file.ts'
+import { makeFolder } from '../runtime/folder.ts'
 import { generateKeyPair, privateKeyPem } from '../runtime/pki/keys.ts'
 import { createCsr } from '../runtime/pki/request.ts'
 import { readSigningSeed } from './identity.ts'
@@ -36,14 +36,7 @@ export interface NewIdentity {
  * @throws `runtime/exists` when any of the files is there: keys are never overwritten
  */
 export async function initIdentity(directory: string): Promise<NewIdentity> {
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-  } catch (cause) {
-    throw new IotchainError('runtime/cannot-write', `the folder ${directory} cannot be made`, {
-      cause,
-      hint: 'check owner and mode of the folder above it',
-    })
-  }
+  makeFolder(directory)
   for (const name of Object.values(IDENTITY_FILES)) {
     if (readFileIfExists(join(directory, name)) !== undefined) {
       throw new IotchainError('runtime/exists', `${join(directory, name)} is there already`, {

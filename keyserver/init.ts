@@ -1,8 +1,9 @@
 /** First steps of a key server: its broadcast key, its DTLS key, and a certificate where the CA is at hand. */
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { CryptoSuite } from '../protocol/crypto/suite.ts'
 import { readFileOrExplain, writeFileAtomic } from '../runtime/atomic-file.ts'
+import { makeFolder } from '../runtime/folder.ts'
 import { issueServerCertificate, openAuthority } from '../runtime/pki/authority.ts'
 import { spkiSha256 } from '../runtime/pki/certificate.ts'
 import { generateKeyPair, loadPrivateKey, savePrivateKey } from '../runtime/pki/keys.ts'
@@ -42,7 +43,7 @@ export async function initKeyServer(suite: CryptoSuite, files: InitFiles, ca?: I
       kept.push(file)
       return
     }
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    makeFolder(dirname(file))
     await write()
     made.push(file)
   }

@@ -1,10 +1,11 @@
 /** The owner's certification authority: who may join a key server as a device, and which key server is genuine. */
-import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { toHex } from '../protocol/bytes.ts'
 import { IotchainError } from '../protocol/errors.ts'
 import type { Address } from '../protocol/messages/address.ts'
 import { readFileOrExplain, writeFileAtomic } from '../runtime/atomic-file.ts'
+import { makeFolder } from '../runtime/folder.ts'
 import {
   type Authority,
   createCa,
@@ -38,7 +39,7 @@ export function caFiles(folder: OwnerFolder): CaFiles {
 /** Makes root and issuing CA, their keys encrypted under the password. Only for a folder without an owner's key. */
 export async function createOwnerCa(folder: OwnerFolder, password: string, name: string): Promise<CaFiles> {
   const files = caFiles(folder)
-  mkdirSync(folder.caFolder, { recursive: true, mode: 0o700 })
+  makeFolder(folder.caFolder)
   const { root, issuing } = await createCa({ name })
   savePrivateKey(keyOf(files.root), root.key, { passphrase: password, overwrite: true })
   savePrivateKey(keyOf(files.issuing), issuing.key, { passphrase: password, overwrite: true })
@@ -78,7 +79,7 @@ export async function issueForServer(
   out: string,
   days?: number,
 ): Promise<ServerCertificate> {
-  mkdirSync(out, { recursive: true })
+  makeFolder(out, 0o777)
   const keyFile = join(out, 'server.key')
   const certificateFile = join(out, 'server.crt')
   const root = open(folder, 'root', password)

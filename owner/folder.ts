@@ -1,5 +1,5 @@
 /** The owner's folder: settings, the encrypted key, the certification authority, what stands on the chain, the ledger. */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { z } from 'zod'
@@ -7,6 +7,7 @@ import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
 import { isThere, writeFileAtomic } from '../runtime/atomic-file.ts'
 import { loadConfig } from '../runtime/config.ts'
+import { makeFolder } from '../runtime/folder.ts'
 
 const address = z.string().transform((text, context): Address => {
   try {
@@ -71,7 +72,7 @@ export class OwnerFolder {
     registry?: Address | undefined
     confirmations?: number | undefined
   }): void {
-    mkdirSync(this.path, { recursive: true, mode: 0o700 })
+    makeFolder(this.path)
     const text = stringify(Object.fromEntries(Object.entries(config).filter(([, v]) => v !== undefined)))
     writeFileAtomic(this.configFile, `# Settings of \`iotchain owner\`; see docs/owner.md\n${text}`, { mode: 0o600 })
   }
