@@ -198,7 +198,9 @@ interface RevokeOptions {
 function revoke(options: RevokeOptions): void {
   const { device, serial } = options
   if ((device === undefined) === (serial === undefined)) {
-    throw new IotchainError('config/invalid', 'name either --device or --serial')
+    throw new IotchainError('config/invalid', 'name either --device or --serial', {
+      hint: '--serial takes back one certificate, --device all that were seen of a device',
+    })
   }
   if (serial !== undefined && !/^[0-9a-fA-F]{1,40}$/.test(serial)) {
     throw new IotchainError('config/invalid', `"${serial}" is no serial number`, {
@@ -219,10 +221,14 @@ async function init(options: InitOptions): Promise<void> {
   const { certificate, key, passphraseFile, broadcast } = config.keys
   const { caCertificate, caKey } = options
   if ((caCertificate === undefined) !== (caKey === undefined)) {
-    throw new IotchainError('config/invalid', '--ca-certificate and --ca-key go together')
+    throw new IotchainError('config/invalid', '--ca-certificate and --ca-key go together', {
+      hint: 'without both, `iotchain owner ca server` makes the certificate where the CA is kept',
+    })
   }
   if (caCertificate !== undefined && (options.name ?? []).length === 0) {
-    throw new IotchainError('config/invalid', 'the certificate needs --name with the host name or IP address')
+    throw new IotchainError('config/invalid', 'the certificate needs --name with the host name or IP address', {
+      hint: 'as devices and clients write it after coaps://; it may be given several times',
+    })
   }
   const ca =
     caCertificate === undefined || caKey === undefined

@@ -146,7 +146,9 @@ export async function issueServerCertificate(
 export function openAuthority(parts: { certificate: string; key: KeyObject; root?: boolean }): Authority {
   const parsed = parseCertificate(parts.certificate)
   if (!parsed.checkPrivateKey(parts.key)) {
-    throw new IotchainError('pki/wrong-key', 'the private key does not belong to the CA certificate')
+    throw new IotchainError('pki/wrong-key', 'the private key does not belong to the CA certificate', {
+      hint: 'give the key file that was made with it',
+    })
   }
   const selfSigned = parsed.issuer === parsed.subject
   return { certificate: parts.certificate, key: parts.key, chain: selfSigned ? '' : parts.certificate }
