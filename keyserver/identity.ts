@@ -105,7 +105,6 @@ export function loadBroadcastKey(suite: CryptoSuite, path: string): SigningKey {
 }
 
 /** `DNS:a, IP Address:::1` → names that a URI can carry. */
-/** DNS names and IP addresses, as a URI has them. */
 export function namesOf(subjectAltName: string): string[] {
   return subjectAltName.split(', ').flatMap((item) => {
     if (item.startsWith('DNS:')) return [item.slice(4)]
