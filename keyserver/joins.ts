@@ -23,7 +23,7 @@ import type { Login } from './logins.ts'
 import type { ClientReading, DeviceReading, Readings } from './readings.ts'
 import { refusal } from './refusals.ts'
 import { type Roster, type ServedDevice, sameGrant } from './roster.ts'
-import { type SenderIdsByGroup, withSenderId } from './sender-id-records.ts'
+import { type SenderIdsByGroup, withNewKey, withSenderId } from './sender-id-records.ts'
 import type { Sessions } from './sessions.ts'
 import { type ClientRecord, type DeviceRecord, Key, putRecord } from './storage.ts'
 
@@ -189,6 +189,13 @@ export class Joins {
     const { credentials } = this.#o
     const client = served.client(login.client)
     let record: ClientRecord = { ...client.record, admissions: Object.fromEntries(verdict.admissions) }
+    const sameKey =
+      record.commandKey !== undefined &&
+      login.commandKey !== undefined &&
+      equalBytes(record.commandKey, login.commandKey)
+    if (login.commandKey !== undefined && !sameKey) {
+      client.newKeysAt = withNewKey(client.newKeysAt, Math.floor(this.#o.clock.nowMs() / 1000))
+    }
     let credential: ReturnType<Credentials['prepare']>
     const result = await this.#enter(
       group,
@@ -197,7 +204,6 @@ export class Joins {
       !sameGrant(client.record, verdict, group.bit),
       (issueSid, now, repeated) => {
         if (login.commandKey === undefined) return
-        const sameKey = record.commandKey !== undefined && equalBytes(record.commandKey, login.commandKey)
         const known: SenderIdsByGroup = sameKey ? (record.senderIds ?? {}) : {}
         const keep = repeated && (known[group.name]?.length ?? 0) > 0
         const senderIds = keep

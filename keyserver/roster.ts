@@ -14,6 +14,8 @@ export interface ServedClient {
   record: ClientRecord
   /** Number of the block at which it was judged last. */
   judgedAt: number
+  /** When it brought another command key, as far as that counts for its ration; unix seconds. */
+  newKeysAt: readonly number[]
 }
 
 /** One device. The records are what was committed last; replace them, never change them. */
@@ -42,7 +44,13 @@ export class ServedDevice {
   client(address: Address): ServedClient {
     let client = this.clients.get(address)
     if (client === undefined) {
-      client = { address, memberId: clientMemberId(addressBytes(address)), record: { admissions: {} }, judgedAt: 0 }
+      client = {
+        address,
+        memberId: clientMemberId(addressBytes(address)),
+        record: { admissions: {} },
+        judgedAt: 0,
+        newKeysAt: [],
+      }
       this.clients.set(address, client)
     }
     return client

@@ -53,8 +53,19 @@ export function checkRation(known: SenderIdsByGroup, group: string, now: number,
   if (named >= PER_SUBJECT) throw quota(HOUR)
 }
 
-function quota(seconds: number): IotchainError {
-  return new IotchainError('group/quota', 'this member has asked for too many Sender IDs', {
+/**
+ * A command key that a client had not before begins a list of its own, and each has a credential that is kept.
+ * @param before when the client brought others @returns those that count from now on
+ * @throws `group/quota`
+ */
+export function withNewKey(before: readonly number[], now: number): readonly number[] {
+  const recent = before.filter((at) => at > now - HOUR && at <= now)
+  if (recent.length >= PER_HOUR) throw quota((recent[0] as number) + HOUR - now, 'command keys')
+  return [...recent, now]
+}
+
+function quota(seconds: number, what = 'Sender IDs'): IotchainError {
+  return new IotchainError('group/quota', `this member has asked for too many ${what}`, {
     hint: 'look why it loses its state again and again',
     retryAfterSeconds: Math.max(1, seconds),
   })

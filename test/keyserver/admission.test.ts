@@ -300,6 +300,22 @@ describe('commands', () => {
     expect(held()).not.toEqual(first)
   })
 
+  test('other command keys are rationed', async () => {
+    client.grant(device, [3], 7200)
+    await device.join(3)
+    const bring = async (n: number) => {
+      const key = coseKeyEd25519(suite.ed25519.signing(new Uint8Array(32).fill(100 + n)).publicKey)
+      const nonce = await client.challenge(device, [3])
+      return client.post(device, 3, client.request(device, [3], nonce, { signKey: thumbprint(suite, key) }), key)
+    }
+    for (let n = 0; n < 16; n++) expect((await bring(n)).text).toMatch(/^2\.0/)
+    const refused = await bring(16)
+    expect([refused.text, refused.problem]).toEqual(['4.29', 'group/quota'])
+    expect((await bring(15)).text).toMatch(/^2\.0/) // the same again is none
+    await live(world, 3601)
+    expect((await bring(16)).text).toMatch(/^2\.0/)
+  })
+
   test('a key that was not signed for is refused', async () => {
     client.grant(device, [3], 3600)
     const nonce = await client.challenge(device, [3])
