@@ -2,7 +2,7 @@
  * The client's folder: `config.yaml` (which chain, which registry), `keys/` (encrypted keystore files, one for each
  * address), `state/` (memberships and what was accepted; secret, mode 0700).
  */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { z } from 'zod'
@@ -10,6 +10,7 @@ import { IotchainError } from '../protocol/errors.ts'
 import { type Address, parseAddress } from '../protocol/messages/address.ts'
 import { isThere, writeFileAtomic } from '../runtime/atomic-file.ts'
 import { loadConfig } from '../runtime/config.ts'
+import { makeFolder } from '../runtime/folder.ts'
 import { SharedStore } from './shared-store.ts'
 import { ClientState } from './state.ts'
 
@@ -141,7 +142,7 @@ export class ClientHome {
 
   #folder(path: string): void {
     try {
-      mkdirSync(path, { recursive: true, mode: 0o700 })
+      makeFolder(path)
     } catch (cause) {
       throw new IotchainError('client/home', `the folder ${path} cannot be made`, {
         cause,

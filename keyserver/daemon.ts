@@ -1,6 +1,5 @@
 /** The key server as a daemon: reads its files, opens store and ports, and puts the service between them. */
 import type { X509Certificate } from 'node:crypto'
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from '#crypto'
 import { type ChainDescriptor, openDescriptor } from '../chain/descriptor.ts'
@@ -12,6 +11,7 @@ import { IotchainError, isIotchainError } from '../protocol/errors.ts'
 import { addressBytes } from '../protocol/messages/address.ts'
 import { isThere, readFileOrExplain } from '../runtime/atomic-file.ts'
 import type { Daemon, DaemonContext } from '../runtime/daemon.ts'
+import { makeFolder } from '../runtime/folder.ts'
 import { openAuthority } from '../runtime/pki/authority.ts'
 import { parseCertificates } from '../runtime/pki/certificate.ts'
 import { inFile } from '../runtime/pki/in-file.ts'
@@ -60,7 +60,7 @@ export async function createKeyServerDaemon(config: KeyServerConfig, context: Da
     async start() {
       if (files === undefined) throw notReady(missing[0] as string)
       const state = resolve(config.state)
-      makeFolder(state)
+      makeFolder(state, 'state folder')
       store = await openLevelStore(join(state, 'store'), { cacheBytes: 16 * 1024 * 1024 })
       let publicUri = ''
       const server = new KeyServer({
@@ -302,15 +302,4 @@ async function tellChain(chain: ChainReader, nodes: ChainNodes, { log }: DaemonC
   }
   const wrong = nodes.configurationError()
   if (wrong !== undefined) throw wrong
-}
-
-function makeFolder(folder: string): void {
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
-  } catch (cause) {
-    throw new IotchainError('runtime/cannot-write', `the state folder ${folder} cannot be made`, {
-      cause,
-      hint: 'check the path, and owner and mode of the folder above it',
-    })
-  }
 }

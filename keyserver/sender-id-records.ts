@@ -42,15 +42,11 @@ export function withSenderId(
 
 /** @throws `group/quota` with the seconds until the member may have another one */
 export function checkRation(known: SenderIdsByGroup, group: string, now: number, retentionSeconds: number): void {
-  // One that is dated ahead was issued by a clock that has been set back: it does not count for ever.
-  const recent = (known[group] ?? []).filter(({ from }) => from > now - HOUR && from <= now)
-  if (recent.length >= PER_HOUR) {
-    const earliest = Math.min(...recent.slice(-PER_HOUR).map(({ from }) => from))
-    throw quota(earliest + HOUR - now)
-  }
+  const times = (known[group] ?? []).map(({ from }) => from)
+  withinHour(times, now, 'Sender IDs')
   let named = 0
   for (const list of Object.values(known)) named += neededSenderIds(list, now, retentionSeconds).length
-  if (named >= PER_SUBJECT) throw quota(HOUR)
+  if (named >= PER_SUBJECT) throw quota(HOUR, 'Sender IDs')
 }
 
 /**
@@ -59,12 +55,17 @@ export function checkRation(known: SenderIdsByGroup, group: string, now: number,
  * @throws `group/quota`
  */
 export function withNewKey(before: readonly number[], now: number): readonly number[] {
-  const recent = before.filter((at) => at > now - HOUR && at <= now)
-  if (recent.length >= PER_HOUR) throw quota((recent[0] as number) + HOUR - now, 'command keys')
-  return [...recent, now]
+  return [...withinHour(before, now, 'command keys'), now]
 }
 
-function quota(seconds: number, what = 'Sender IDs'): IotchainError {
+/** Those of the last hour. One that is dated ahead is of a clock that has been set back: it does not count for ever. */
+function withinHour(times: readonly number[], now: number, what: string): readonly number[] {
+  const recent = times.filter((at) => at > now - HOUR && at <= now)
+  if (recent.length >= PER_HOUR) throw quota(Math.min(...recent.slice(-PER_HOUR)) + HOUR - now, what)
+  return recent
+}
+
+function quota(seconds: number, what: string): IotchainError {
   return new IotchainError('group/quota', `this member has asked for too many ${what}`, {
     hint: 'look why it loses its state again and again',
     retryAfterSeconds: Math.max(1, seconds),

@@ -203,7 +203,7 @@ static void on_cleanup(napi_async_cleanup_hook_handle handle, void *data) {
  * what is to be sent; < 0: −errno, and the socket goes on; −EFAULT: `space` has lost its memory, and the socket is closed.
  */
 napi_value read_udp(napi_env env, napi_callback_info info) {
-  napi_value arguments[3], name, result;
+  napi_value arguments[3], name;
   size_t count = 3, room;
   const unsigned char *space;
   struct udp *udp;
@@ -217,7 +217,7 @@ napi_value read_udp(napi_env env, napi_callback_info info) {
   int fault = uv_poll_init(loop, poll, udp->fd);
   if (fault != 0) {
     free(poll);
-    return napi_create_int32(env, fault, &result) == napi_ok ? result : NULL;
+    return number(env, fault);
   }
   uv_handle_set_data(poll, udp);
   udp->poll = poll;
@@ -232,7 +232,7 @@ napi_value read_udp(napi_env env, napi_callback_info info) {
   else
     fault = uv_poll_start(poll, READABLE, on_ready);
   if (fault != 0) shut_udp(udp);
-  return napi_create_int32(env, fault, &result) == napi_ok ? result : NULL;
+  return number(env, fault);
 }
 
 /* awaitRoom(socket): callback(0, 0) as soon as the socket takes datagrams again */
@@ -276,7 +276,7 @@ static int set_own(struct msghdr *message, union control *control, int v6, const
  * was not: −EAGAIN when the socket is full.
  */
 napi_value send_batch(napi_env env, napi_callback_info info) {
-  napi_value arguments[4], result;
+  napi_value arguments[4];
   size_t count = 4, length;
   const unsigned char *data;
   int32_t from, datagrams;
@@ -309,6 +309,6 @@ napi_value send_batch(napi_env env, napi_callback_info info) {
   int sent;
   do sent = sendmmsg(udp->fd, messages, (unsigned)datagrams, MSG_DONTWAIT);
   while (sent < 0 && errno == EINTR);
-  return napi_create_int32(env, sent < 0 ? -errno : sent, &result) == napi_ok ? result : NULL;
+  return number(env, sent < 0 ? -errno : sent);
 }
 #endif

@@ -23,7 +23,7 @@ static int get_text(napi_env env, napi_value value, char *text, size_t room) {
   return napi_get_value_string_utf8(env, value, text, room, &length) == napi_ok && length + 1 < room;
 }
 
-static napi_value number(napi_env env, int32_t value) {
+napi_value number(napi_env env, int32_t value) {
   napi_value result;
   return napi_create_int32(env, value, &result) == napi_ok ? result : NULL;
 }

@@ -31,6 +31,7 @@ struct udp {
 };
 
 /* udp.c */
+napi_value number(napi_env env, int32_t value);
 struct udp *udp_of(napi_env env, napi_value value);
 napi_value socket_address(napi_env env, napi_callback_info info);
 napi_value address_text(napi_env env, napi_callback_info info);

@@ -79,7 +79,7 @@ export async function issueForServer(
   out: string,
   days?: number,
 ): Promise<ServerCertificate> {
-  makeFolder(out, 0o777)
+  makeFolder(out, 'folder', 0o777)
   const keyFile = join(out, 'server.key')
   const certificateFile = join(out, 'server.crt')
   const root = open(folder, 'root', password)

@@ -9,6 +9,17 @@ import { createAccount } from '../../chain/wallet.ts'
 import { type FakeNode, fakeNode } from './fake-node.ts'
 import { createStage, type Stage } from './stage.ts'
 
+/** What a node says that takes a transaction. */
+const TAKING = {
+  eth_chainId: '0x7',
+  eth_getTransactionCount: '0x0',
+  eth_getBalance: '0xffffffffffffffffff',
+  eth_getBlockByNumber: { baseFeePerGas: '0x7' },
+  eth_maxPriorityFeePerGas: '0x1',
+  eth_estimateGas: '0x5208',
+  eth_sendRawTransaction: '0x00',
+}
+
 let s: Stage
 beforeAll(async () => {
   s = await createStage()
@@ -160,13 +171,7 @@ describe('sending', () => {
       if (away) return 'drop'
       const calls = [JSON.parse(body)].flat() as { id: number; method: string }[]
       const results: Record<string, unknown> = {
-        eth_chainId: '0x7',
-        eth_getTransactionCount: '0x0',
-        eth_getBalance: '0xffffffffffffffffff',
-        eth_getBlockByNumber: { baseFeePerGas: '0x7' },
-        eth_maxPriorityFeePerGas: '0x1',
-        eth_estimateGas: '0x5208',
-        eth_sendRawTransaction: '0x00',
+        ...TAKING,
         eth_blockNumber: '0x5',
         eth_getTransactionReceipt: looks++ < 1 ? null : { status: '0x1', blockNumber: '0x5', gasUsed: '0x5208' },
       }
@@ -193,15 +198,7 @@ describe('sending', () => {
 
 describe('a node that takes questions and answers none any more', () => {
   async function silent(patienceSeconds: number): Promise<{ sender: TransactionSender; node: FakeNode }> {
-    const node = await fakeNode({
-      eth_chainId: '0x7',
-      eth_getTransactionCount: '0x0',
-      eth_getBalance: '0xffffffffffffffffff',
-      eth_getBlockByNumber: { baseFeePerGas: '0x7' },
-      eth_maxPriorityFeePerGas: '0x1',
-      eth_estimateGas: '0x5208',
-      eth_sendRawTransaction: '0x00',
-    })
+    const node = await fakeNode(TAKING)
     node.raw = (body) => (body.includes('eth_getTransactionReceipt') ? 'hang' : undefined)
     onTestFinished(() => node.stop())
     const rpc = new JsonRpc({ url: node.url, timeoutMs: 3600_000 })

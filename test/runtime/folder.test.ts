@@ -22,6 +22,7 @@ test('where none can be made, that is said', () => {
   writeFileSync(file, '')
   const said = expect.objectContaining({ code: 'runtime/cannot-write', hint: expect.stringContaining('folder above') })
   expect(() => makeFolder(join(file, 'a', 'b'))).toThrow(said)
+  expect(() => makeFolder(file, 'state folder')).toThrow(`the state folder ${file} cannot be made`)
 })
 
 test.runIf(process.platform === 'linux')('where the system takes no folder at all, too, and at once', () => {

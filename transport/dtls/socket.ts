@@ -1,18 +1,11 @@
 /** The UDP socket under DTLS: bound or connected, IPv4, IPv6 or both, addresses written in one way. */
-import { createSocket, type Socket } from 'node:dgram'
+import type { Socket } from 'node:dgram'
 import { lookup as resolve } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import { IotchainError } from '../../protocol/errors.ts'
 import { openSocket } from '../udp/open.ts'
-import type { BoundSocket } from '../udp/socket.ts'
+import { type BoundSocket, newSocket } from '../udp/socket.ts'
 import type { RemoteAddress } from './types.ts'
-
-/** Addresses reach the socket as literals: nothing to resolve, and nothing to wait for. */
-const literal = (
-  host: string,
-  _options: unknown,
-  done: (error: NodeJS.ErrnoException | null, address: string, family: number) => void,
-): void => done(null, host, isIP(host))
 
 interface BindOptions {
   readonly port: number
@@ -70,7 +63,7 @@ function bindError(cause: NodeJS.ErrnoException, host: string, port: number): Io
 export async function connectedSocket(host: string, port: number): Promise<{ socket: Socket; remote: RemoteAddress }> {
   const address = await addressOf(host)
   const family = isIP(address) === 6 ? 'IPv6' : 'IPv4'
-  const socket = createSocket({ type: family === 'IPv6' ? 'udp6' : 'udp4', lookup: literal })
+  const socket = newSocket(family === 'IPv6')
   await new Promise<void>((done, failed) => {
     const unreachable = (cause: Error): void => {
       socket.close()
